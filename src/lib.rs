@@ -1,0 +1,3 @@
+//! nuncio: an Envoy-compatible, xDS-configured gateway proxy.
+
+pub mod proto;

@@ -1,0 +1,1 @@
+//! `google.protobuf.Any` to message and back.

@@ -1,0 +1,1 @@
+//! Messages in their JSON and YAML forms.

@@ -1,0 +1,1 @@
+//! The management server that drives nuncio, or any Envoy.
