@@ -1,3 +1,6 @@
 //! nuncio: an Envoy-compatible, xDS-configured gateway proxy.
 
+pub mod config;
+pub mod exchange;
 pub mod proto;
+pub mod telemetry;

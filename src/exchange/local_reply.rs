@@ -1,0 +1,187 @@
+//! Answers of our own. Each constructor fixes status, flag, details and text together, so that the
+//! four cannot disagree.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{Response, ResponseFlag, StreamInfo};
+
+/// Set when a circuit breaker refused the request.
+pub const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
+/// An answer we give instead of an upstream.
+#[derive(Debug, Clone)]
+pub struct LocalReply {
+    status: StatusCode,
+    flag: Option<ResponseFlag>,
+    details: &'static str,
+    body: Bytes,
+    headers: HeaderMap,
+}
+
+impl LocalReply {
+    /// An answer with a text of its own, such as a route's direct response.
+    pub fn new(status: StatusCode, details: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, flag: None, details, body: body.into(), headers: HeaderMap::new() }
+    }
+
+    fn refusal(
+        status: StatusCode,
+        flag: ResponseFlag,
+        details: &'static str,
+        body: &'static str,
+    ) -> Self {
+        Self { flag: Some(flag), ..Self::new(status, details, Bytes::from_static(body.as_bytes())) }
+    }
+
+    /// 404 `NR`: no route matches.
+    pub fn route_not_found() -> Self {
+        Self::refusal(StatusCode::NOT_FOUND, ResponseFlag::NoRouteFound, "route_not_found", "")
+    }
+
+    /// `NC`: the route's cluster does not exist; 503 unless the route says otherwise.
+    pub fn cluster_not_found(status: StatusCode) -> Self {
+        Self::refusal(status, ResponseFlag::NoClusterFound, "cluster_not_found", "")
+    }
+
+    /// 503 `UH`: no host can take the request.
+    pub fn no_healthy_upstream() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::NoHealthyUpstream,
+            "no_healthy_upstream",
+            "no healthy upstream",
+        )
+    }
+
+    /// 503 `UO`: a circuit breaker is open.
+    pub fn overflow() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::UpstreamOverflow,
+            "upstream_reset_before_response_started{overflow}",
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        )
+        .with_header(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"))
+    }
+
+    /// 503 `UF`: the connection could not be made.
+    pub fn connect_failure() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{remote_connection_failure}",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+        )
+    }
+
+    /// 503 `UF`: the connection was not made in time.
+    pub fn connect_timeout() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{connection_timeout}",
+            "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+        )
+    }
+
+    /// 503 `UC`: the upstream closed the connection before it answered.
+    pub fn connection_termination() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::UpstreamConnectionTermination,
+            "upstream_reset_before_response_started{connection_termination}",
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        )
+    }
+
+    /// 503 `UR`: the upstream reset the stream before it answered.
+    pub fn remote_reset() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::UpstreamRemoteReset,
+            "upstream_reset_before_response_started{remote_reset}",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+        )
+    }
+
+    /// 502 `UPE`: the upstream's answer broke the protocol.
+    pub fn upstream_protocol_error() -> Self {
+        Self::refusal(
+            StatusCode::BAD_GATEWAY,
+            ResponseFlag::UpstreamProtocolError,
+            "upstream_reset_before_response_started{protocol_error}",
+            "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+        )
+    }
+
+    /// 504 `UT`: the route's timeout passed.
+    pub fn upstream_timeout() -> Self {
+        Self::refusal(
+            StatusCode::GATEWAY_TIMEOUT,
+            ResponseFlag::UpstreamRequestTimeout,
+            "response_timeout",
+            "upstream request timeout",
+        )
+    }
+
+    /// 408: the request did not arrive in time.
+    pub fn request_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout", "request timeout")
+    }
+
+    /// `SI`: nothing moved for too long. 408 while the request was arriving, 504 afterwards.
+    pub fn stream_idle_timeout(request_complete: bool) -> Self {
+        let status = match request_complete {
+            true => StatusCode::GATEWAY_TIMEOUT,
+            false => StatusCode::REQUEST_TIMEOUT,
+        };
+        Self::refusal(
+            status,
+            ResponseFlag::StreamIdleTimeout,
+            "stream_idle_timeout",
+            "stream timeout",
+        )
+    }
+
+    /// 413: the request's body is too large for a filter that must hold it.
+    pub fn payload_too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large", "Payload Too Large")
+    }
+
+    /// 400: the request cannot be served as it is.
+    pub fn bad_request(details: &'static str) -> Self {
+        Self::refusal(
+            StatusCode::BAD_REQUEST,
+            ResponseFlag::DownstreamProtocolError,
+            details,
+            "Bad Request",
+        )
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// The answer as a response that passes outward through the filters like any other.
+    pub fn into_response(self, mut stream: Box<StreamInfo>) -> Response {
+        if let Some(flag) = self.flag {
+            stream.flags.set(flag);
+        }
+        stream.details = self.details;
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = self.status;
+        head.headers = self.headers;
+        if !self.body.is_empty() {
+            if !head.headers.contains_key(CONTENT_TYPE) {
+                head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            }
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+        Response { head, body: self.body.into(), stream }
+    }
+}

@@ -1,0 +1,256 @@
+//! What is known about one exchange, from its first byte to its end.
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use tokio::time::Instant;
+
+/// The client's connection, built once for all exchanges on it.
+#[derive(Debug, Clone)]
+pub struct Downstream {
+    /// Unique within the process.
+    pub id: u64,
+    /// The peer of the connection.
+    pub remote: SocketAddr,
+    /// Our end of it.
+    pub local: SocketAddr,
+    /// The peer's IP address as a header value.
+    pub remote_ip: HeaderValue,
+}
+
+/// How an exchange ended or was answered, in Envoy's letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ResponseFlag {
+    /// `UH`: no healthy upstream host.
+    NoHealthyUpstream = 1,
+    /// `UF`: the connection to the upstream failed.
+    UpstreamConnectionFailure = 1 << 1,
+    /// `UO`: a circuit breaker was open.
+    UpstreamOverflow = 1 << 2,
+    /// `NR`: no route.
+    NoRouteFound = 1 << 3,
+    /// `NC`: the route's cluster does not exist.
+    NoClusterFound = 1 << 4,
+    /// `UT`: the upstream took too long.
+    UpstreamRequestTimeout = 1 << 5,
+    /// `UC`: the upstream closed the connection.
+    UpstreamConnectionTermination = 1 << 6,
+    /// `UR`: the upstream reset the stream.
+    UpstreamRemoteReset = 1 << 7,
+    /// `UPE`: the upstream broke the protocol.
+    UpstreamProtocolError = 1 << 8,
+    /// `DC`: the client left.
+    DownstreamConnectionTermination = 1 << 9,
+    /// `DPE`: the client broke the protocol.
+    DownstreamProtocolError = 1 << 10,
+    /// `SI`: the stream was idle too long.
+    StreamIdleTimeout = 1 << 11,
+    /// `LR`: we reset the stream.
+    LocalReset = 1 << 12,
+    /// `DI`: a fault filter delayed the request.
+    DelayInjected = 1 << 13,
+    /// `FI`: a fault filter answered.
+    FaultInjected = 1 << 14,
+    /// `RL`: a rate limit answered.
+    RateLimited = 1 << 15,
+    /// `URX`: retries, or attempts to connect, were used up.
+    UpstreamRetryLimitExceeded = 1 << 16,
+}
+
+/// A set of [`ResponseFlag`]s; prints as `UF,URX`, or `-` when empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResponseFlags(u32);
+
+impl ResponseFlags {
+    /// Every flag with its letters, in the order they are printed.
+    pub const ALL: [(ResponseFlag, &'static str); 17] = [
+        (ResponseFlag::NoHealthyUpstream, "UH"),
+        (ResponseFlag::UpstreamConnectionFailure, "UF"),
+        (ResponseFlag::UpstreamOverflow, "UO"),
+        (ResponseFlag::NoRouteFound, "NR"),
+        (ResponseFlag::UpstreamRetryLimitExceeded, "URX"),
+        (ResponseFlag::NoClusterFound, "NC"),
+        (ResponseFlag::UpstreamRequestTimeout, "UT"),
+        (ResponseFlag::UpstreamConnectionTermination, "UC"),
+        (ResponseFlag::UpstreamRemoteReset, "UR"),
+        (ResponseFlag::UpstreamProtocolError, "UPE"),
+        (ResponseFlag::DownstreamConnectionTermination, "DC"),
+        (ResponseFlag::DownstreamProtocolError, "DPE"),
+        (ResponseFlag::StreamIdleTimeout, "SI"),
+        (ResponseFlag::LocalReset, "LR"),
+        (ResponseFlag::DelayInjected, "DI"),
+        (ResponseFlag::FaultInjected, "FI"),
+        (ResponseFlag::RateLimited, "RL"),
+    ];
+
+    /// Adds a flag.
+    pub fn set(&mut self, flag: ResponseFlag) {
+        self.0 |= flag as u32;
+    }
+
+    /// Whether a flag is in the set.
+    pub fn has(self, flag: ResponseFlag) -> bool {
+        self.0 & flag as u32 != 0
+    }
+
+    /// Whether no flag is in the set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for ResponseFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("-");
+        }
+        let mut first = true;
+        for (flag, letters) in Self::ALL {
+            if self.has(flag) {
+                if !first {
+                    f.write_str(",")?;
+                }
+                f.write_str(letters)?;
+                first = false;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The request as the client sent it, kept for access logs only.
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    /// The method.
+    pub method: Method,
+    /// Path and query; none for `CONNECT`.
+    pub path: Option<PathAndQuery>,
+    /// `Host` or `:authority`.
+    pub authority: Option<HeaderValue>,
+    /// All headers after they were made sane.
+    pub headers: HeaderMap,
+}
+
+/// Told once when an exchange is over: counts and writes the access log.
+pub trait OnStreamEnd: Send + Sync + 'static {
+    /// The exchange is over, however it ended. Called on the worker; must not block.
+    fn stream_ended(&self, stream: &StreamInfo);
+}
+
+/// What is known about one exchange. Dropping it ends the exchange: [`OnStreamEnd`] is told.
+pub struct StreamInfo {
+    /// When the request's head was complete.
+    pub start: Instant,
+    /// The same on the wall clock.
+    pub start_time: SystemTime,
+    /// The protocol the client spoke.
+    pub protocol: Version,
+    /// The client's connection.
+    pub downstream: Arc<Downstream>,
+    /// The request, if an access log wants it.
+    pub request: Option<Box<RequestRecord>>,
+    /// The response's headers, if an access log wants them.
+    pub response_headers: Option<Box<HeaderMap>>,
+    /// The status sent to the client.
+    pub status: Option<StatusCode>,
+    /// How the exchange was answered or ended.
+    pub flags: ResponseFlags,
+    /// Envoy's response code details, such as `via_upstream` or `route_not_found`.
+    pub details: &'static str,
+    /// Body bytes received from the client, shared with the body that counts them; absent for a
+    /// request without body.
+    pub bytes_received: Option<Arc<AtomicU64>>,
+    /// Body bytes handed to the client's connection.
+    pub bytes_sent: u64,
+    /// The response was handed over whole.
+    pub complete: bool,
+    /// When the upstream's response head arrived.
+    pub upstream_first_byte: Option<Instant>,
+    /// The address of the host that answered, or was tried last.
+    pub upstream_host: Option<SocketAddr>,
+    /// The cluster the route chose.
+    pub upstream_cluster: Option<Arc<str>>,
+    /// The matched route, pinned for the whole exchange: a `route::Route`, which lies on a higher
+    /// floor. A filter that changes what routing depends on sets it to `None`.
+    pub route: Option<Arc<dyn Any + Send + Sync>>,
+    /// The route table the request was matched in, pinned likewise: a `route::RouteTable`.
+    pub route_table: Option<Arc<dyn Any + Send + Sync>>,
+    /// The matched route's name, if it has one.
+    pub route_name: Option<Arc<str>>,
+    /// Told when this is dropped.
+    pub on_end: Option<Arc<dyn OnStreamEnd>>,
+}
+
+impl StreamInfo {
+    /// An exchange that begins now.
+    pub fn new(start: Instant, protocol: Version, downstream: Arc<Downstream>) -> Self {
+        Self {
+            start,
+            start_time: SystemTime::now(),
+            protocol,
+            downstream,
+            request: None,
+            response_headers: None,
+            status: None,
+            flags: ResponseFlags::default(),
+            details: "",
+            bytes_received: None,
+            bytes_sent: 0,
+            complete: false,
+            upstream_first_byte: None,
+            upstream_host: None,
+            upstream_cluster: None,
+            route: None,
+            route_table: None,
+            route_name: None,
+            on_end: None,
+        }
+    }
+}
+
+impl Drop for StreamInfo {
+    fn drop(&mut self) {
+        if let Some(on_end) = self.on_end.take() {
+            on_end.stream_ended(self);
+        }
+    }
+}
+
+impl fmt::Debug for StreamInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamInfo")
+            .field("status", &self.status)
+            .field("flags", &self.flags)
+            .field("details", &self.details)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_print_in_envoys_letters() {
+        let mut flags = ResponseFlags::default();
+        assert_eq!(flags.to_string(), "-");
+        flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+        flags.set(ResponseFlag::UpstreamConnectionFailure);
+        assert_eq!(flags.to_string(), "UF,URX");
+    }
+
+    #[test]
+    fn every_flag_has_letters_of_its_own() {
+        for (i, (flag, letters)) in ResponseFlags::ALL.iter().enumerate() {
+            let clash = |(f, l): &(ResponseFlag, &str)| f == flag || l == letters;
+            assert!(!ResponseFlags::ALL[i + 1..].iter().any(clash), "{letters}");
+        }
+    }
+}

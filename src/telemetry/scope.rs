@@ -1,0 +1,95 @@
+//! What a group of cells belongs to, and how its names are spelt.
+
+use std::sync::Arc;
+
+/// The owner of a group of cells. Envoy writes it in front of a cell's name
+/// (`cluster.users.upstream_rq_total`); Prometheus gets it as a label
+/// (`envoy_cluster_upstream_rq_total{envoy_cluster_name="users"}`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope {
+    /// First part of the name: `cluster`, `http`, `listener`, `listener_manager`.
+    pub kind: &'static str,
+    /// What the cells belong to, if there may be several: a cluster's name, a stat prefix.
+    pub instance: Option<Arc<str>>,
+    /// Part of the name between the instance and the cell: `lds` in `listener_manager.lds.version`.
+    pub part: &'static str,
+}
+
+impl Scope {
+    /// `cluster.NAME.`
+    pub fn cluster(name: &str) -> Self {
+        Self { kind: "cluster", instance: Some(name.into()), part: "" }
+    }
+
+    /// `http.STAT_PREFIX.`
+    pub fn http(stat_prefix: &str) -> Self {
+        Self { kind: "http", instance: Some(stat_prefix.into()), part: "" }
+    }
+
+    /// `listener.ADDRESS.`, the address with `_` for `:`.
+    pub fn listener(address: &str) -> Self {
+        Self { kind: "listener", instance: Some(address.replace(':', "_").into()), part: "" }
+    }
+
+    /// Cells of which there is one set: `cluster_manager.`, `listener_manager.`, `server.`
+    pub fn global(kind: &'static str) -> Self {
+        Self { kind, instance: None, part: "" }
+    }
+
+    /// The same owner, with another part before the cell's name.
+    #[must_use]
+    pub fn part(self, part: &'static str) -> Self {
+        Self { part, ..self }
+    }
+
+    /// The Prometheus label that carries the instance.
+    pub fn label(&self) -> Option<(&'static str, &str)> {
+        let name = match self.kind {
+            "cluster" => "envoy_cluster_name",
+            "http" => "envoy_http_conn_manager_prefix",
+            "listener" => "envoy_listener_address",
+            _ => "envoy_instance",
+        };
+        Some((name, self.instance.as_deref()?))
+    }
+
+    /// Envoy's name of a cell: `cluster.users.upstream_rq_total`.
+    pub fn envoy_name(&self, cell: &str) -> String {
+        let mut name = String::from(self.kind);
+        for part in [self.instance.as_deref().unwrap_or(""), self.part, cell] {
+            if !part.is_empty() {
+                name.push('.');
+                name.push_str(part);
+            }
+        }
+        name
+    }
+
+    /// Prometheus' name of a cell: `envoy_cluster_upstream_rq_total`.
+    pub fn prometheus_name(&self, cell: &str) -> String {
+        let part = if self.part.is_empty() { String::new() } else { format!("{}_", self.part) };
+        format!("envoy_{}_{part}{cell}", self.kind).replace(['.', '-'], "_")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_envoys() {
+        let cases = [
+            (Scope::cluster("a.b"), "cluster.a.b.x", "envoy_cluster_x"),
+            (Scope::listener("127.0.0.1:80"), "listener.127.0.0.1_80.x", "envoy_listener_x"),
+            (
+                Scope::global("listener_manager").part("lds"),
+                "listener_manager.lds.x",
+                "envoy_listener_manager_lds_x",
+            ),
+        ];
+        for (scope, envoy, prometheus) in cases {
+            assert_eq!(scope.envoy_name("x"), envoy);
+            assert_eq!(scope.prometheus_name("x"), prometheus);
+        }
+    }
+}
