@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod exchange;
+pub mod net;
 pub mod proto;
 pub mod telemetry;

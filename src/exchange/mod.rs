@@ -9,6 +9,8 @@
 //! breakers' business.
 
 pub mod body;
+pub mod deadline;
+pub mod headers;
 pub mod local_reply;
 pub mod stream_info;
 

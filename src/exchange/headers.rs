@@ -1,0 +1,85 @@
+//! Header names we act on, and the ones that never pass a hop.
+
+use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// `X-Forwarded-For`: the chain of client addresses.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `X-Forwarded-Proto`: the scheme the client used.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `X-Request-Id`: a UUID that follows the request through every hop.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client's address as the edge saw it.
+pub const X_ENVOY_EXTERNAL_ADDRESS: HeaderName =
+    HeaderName::from_static("x-envoy-external-address");
+/// The time the upstream has to answer, in milliseconds.
+pub const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName =
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+/// The time the upstream took, in milliseconds.
+pub const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-service-time");
+/// Which try of the request this is, from 1.
+pub const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what belongs to one connection only (RFC 9110 section 7.6.1), the headers that
+/// `Connection` names included. `te: trailers` stays, as gRPC needs it.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(named) = headers.get(CONNECTION).cloned() {
+        for name in named.to_str().unwrap_or("").split(',') {
+            if let Ok(name) = HeaderName::try_from(name.trim())
+                && !matches!(name.as_str(), "te" | "host" | "content-length")
+            {
+                headers.remove(&name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(&name);
+    }
+    if let Some(te) = headers.get(TE)
+        && te.as_bytes() != b"trailers"
+    {
+        let keeps = te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim() == "trailers"));
+        headers.remove(TE);
+        if keeps {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Whether a header name is one [`strip_hop_by_hop`] acts on; a glance at every header is cheaper
+/// than six blind removals.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connection_names_goes_with_it() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-private"),
+            ("x-private", "1"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("x-public", "1"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(headers.keys().filter(|name| is_hop_by_hop(name)).count(), 3);
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("te", &b"trailers"[..]), ("x-public", b"1")]);
+    }
+}
