@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new([root])?;
     compiler.include_imports(true).open_files(&files)?;
     let encoded = compiler.encode_file_descriptor_set();
-    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), &encoded)?;
 
     let refused = refused_fields(&DescriptorPool::decode(encoded.as_slice())?)?;

@@ -10,6 +10,8 @@
 pub mod any;
 pub mod audit;
 pub mod json;
+mod path;
+pub mod yaml;
 
 use std::sync::LazyLock;
 

@@ -1,0 +1,211 @@
+//! The audit against hand-made bytes, hand-made JSON and damage.
+
+use proptest::prelude::*;
+use prost::Message;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::proto::json::encode_json;
+
+const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
+
+fn audit_json(type_name: &str, value: Value) -> Audit {
+    let (bytes, ignored) = encode_json(type_name, value).unwrap();
+    let mut found = audit(type_name, &bytes);
+    found.ignored.extend(ignored);
+    found
+}
+
+fn refused(value: Value) -> Vec<String> {
+    let found = audit_json(CLUSTER, value);
+    assert_eq!((found.malformed, found.ignored), (None, vec![]));
+    found.refused.into_iter().map(|r| r.path).collect()
+}
+
+/// A length-delimited field.
+fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::bytes::encode(number, &bytes.to_vec(), &mut out);
+    out
+}
+
+fn packed(type_url: &str, value: &[u8]) -> Vec<u8> {
+    prost_types::Any { type_url: type_url.into(), value: value.to_vec() }.encode_to_vec()
+}
+
+/// A cluster with one of our fields inside, and its bytes' use: most audits look like this one.
+fn plain() -> Value {
+    json!({"name": "users", "type": "EDS", "connect_timeout": "1s",
+        "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
+        "load_assignment": {"cluster_name": "users", "endpoints": [{"lb_endpoints": [{"endpoint":
+            {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}}}}]}]}})
+}
+
+#[test]
+fn an_honoured_message_passes() {
+    assert_eq!(audit_json(CLUSTER, plain()), Audit::default());
+}
+
+#[test]
+fn a_refused_field_is_named_with_its_reason() {
+    let found = audit_json(CLUSTER, json!({"common_lb_config": {"zone_aware_lb_config": {}}}));
+    assert_eq!(
+        found.refused,
+        [Refused { path: "common_lb_config.zone_aware_lb_config".into(), reason: "not supported" }]
+    );
+}
+
+#[test]
+fn a_refused_field_at_its_default_is_not_set() {
+    let set: [(Value, &[&str]); 7] = [
+        (json!({"use_tcp_for_dns_lookups": false}), &[]),
+        (json!({"use_tcp_for_dns_lookups": true}), &["use_tcp_for_dns_lookups"]),
+        (json!({"protocol_selection": "USE_CONFIGURED_PROTOCOL"}), &[]),
+        (json!({"filters": []}), &[]),
+        (json!({"filters": [{}]}), &["filters"]),
+        (json!({"outlier_detection": {}}), &["outlier_detection"]),
+        (json!({"cluster_type": {}}), &["cluster_type"]),
+    ];
+    for (value, paths) in set {
+        assert_eq!(refused(value.clone()), paths, "{value}");
+    }
+    // Written out although it is the default, as some encoders do.
+    assert_eq!(audit(CLUSTER, &[0xe8, 0x02, 0x00]), Audit::default());
+    assert_eq!(audit(CLUSTER, &[0xe8, 0x02, 0x01]).refused.len(), 1);
+}
+
+#[test]
+fn a_wrapper_around_a_default_is_not_set() {
+    assert_eq!(wraps_value(&[]), Ok(false));
+    assert_eq!(wraps_value(&[0x08, 0x00]), Ok(false));
+    assert_eq!(wraps_value(&[0x08, 0x01]), Ok(true));
+    assert!(wraps_value(&[0x08]).is_err());
+}
+
+#[test]
+fn undeclared_fields_are_ignored_by_number() {
+    let endpoint = field(1, &[0xd0, 0x0f, 1]);
+    let assignment = [field(2, &[]), field(2, &[field(2, &[]), field(2, &endpoint)].concat())];
+    let bytes = [field(33, &assignment.concat()), field(1_000, b"x")].concat();
+    let found = audit(CLUSTER, &bytes);
+    assert_eq!(
+        found.ignored,
+        ["load_assignment.endpoints[1].lb_endpoints[1].endpoint.<field 250>", "<field 1000>"]
+    );
+    assert_eq!((found.refused, found.malformed), (vec![], None));
+}
+
+#[test]
+fn fields_that_are_listed_without_end_are_counted() {
+    let found = audit(CLUSTER, &field(1_000, b"x").repeat(MAX_LISTED + 5));
+    assert_eq!((found.ignored.len(), found.unlisted), (MAX_LISTED, 5));
+}
+
+#[test]
+fn an_any_of_a_declared_type_is_entered_under_its_own_path() {
+    let inner = encode_json(CLUSTER, json!({"outlier_detection": {}})).unwrap().0;
+    let entry = |any: &[u8]| {
+        let entry = [field(1, b"envoy.filters.x"), field(2, any)].concat();
+        field(36, &entry)
+    };
+    let found = audit(CLUSTER, &entry(&packed("a/envoy.config.cluster.v3.Cluster", &inner)));
+    let path = r#"typed_extension_protocol_options["envoy.filters.x"].outlier_detection"#;
+    assert_eq!(found.refused[0].path, path);
+    let found = audit(CLUSTER, &entry(&packed("a/acme.Unknown", &[0xff])));
+    assert_eq!(found, Audit::default());
+}
+
+#[test]
+fn a_typed_struct_is_audited_as_what_it_describes() {
+    for spelling in ["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"] {
+        let value = json!({"load_balancing_policy": {"policies": [{"typed_extension_config": {
+            "name": "x",
+            "typed_config": {"@type": format!("a/{spelling}"), "type_url": format!("b/{CLUSTER}"),
+                "value": {"name": "y", "frobnicate": 1, "filters": [{}]}},
+        }}]}});
+        let found = audit_json(CLUSTER, value);
+        let at = "load_balancing_policy.policies[0].typed_extension_config.typed_config";
+        assert_eq!(found.ignored, [format!("{at}.frobnicate")]);
+        assert_eq!(found.refused[0].path, format!("{at}.filters"));
+        assert_eq!(found.malformed, None);
+    }
+    let unknown = json!({"type_url": "a/acme.Unknown", "value": {"a": {"b": 1}}});
+    assert_eq!(audit_json("xds.type.v3.TypedStruct", unknown), Audit::default());
+}
+
+#[test]
+fn damage_is_reported_with_its_path() {
+    let damaged = audit(CLUSTER, &field(33, &field(2, &[0x12, 9]))).malformed.unwrap();
+    assert_eq!(damaged.path, "load_assignment.endpoints[0]");
+    assert_eq!(damaged.reason, "the bytes end within a field");
+    let mistyped = audit(CLUSTER, &[0x08, 1]).malformed.unwrap();
+    assert_eq!(
+        (mistyped.path.as_str(), mistyped.reason),
+        ("name", "its bytes are of another type")
+    );
+    assert!(audit("acme.Unknown", &[]).malformed.is_some());
+}
+
+#[test]
+fn nesting_without_end_is_reported() {
+    let url = "a/google.protobuf.Any";
+    let mut bytes = Vec::new();
+    for _ in 0..2_000 {
+        bytes = packed(url, &bytes);
+    }
+    assert_eq!(
+        audit("google.protobuf.Any", &bytes).malformed.unwrap().reason,
+        "nested deeper than 100 levels"
+    );
+}
+
+#[test]
+fn every_declared_message_accepts_nothing() {
+    for message in descriptors().all_messages() {
+        assert_eq!(audit(message.full_name(), &[]), Audit::default(), "{}", message.full_name());
+    }
+}
+
+#[test]
+#[ignore = "a measurement, for `cargo test --release -- --ignored --nocapture`"]
+#[expect(clippy::print_stdout, reason = "its result is a number to read")]
+fn cost_of_an_audit() {
+    let (bytes, _) = encode_json(CLUSTER, plain()).unwrap();
+    audit(CLUSTER, &bytes);
+    let start = tokio::time::Instant::now();
+    for _ in 0..100_000 {
+        std::hint::black_box(audit(CLUSTER, std::hint::black_box(&bytes)));
+    }
+    println!("{} bytes, {} ns an audit", bytes.len(), start.elapsed().as_nanos() / 100_000);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for name in [CLUSTER, "google.protobuf.Any", "xds.type.v3.TypedStruct"] {
+            audit(name, &bytes);
+        }
+    }
+
+    #[test]
+    fn no_damage_makes_it_panic_or_see_less_than_the_decoder(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let (mut bytes, _) = encode_json(CLUSTER, plain()).unwrap();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let descriptor = descriptors().get_message_by_name(CLUSTER).unwrap();
+        let found = audit(CLUSTER, &bytes);
+        if found.malformed.is_some() {
+            return Ok(());
+        }
+        // What is well formed but does not decode is text that is not in UTF-8, or data of a
+        // well-known type, which the audit does not enter.
+        if let Ok(message) = prost_reflect::DynamicMessage::decode(descriptor, bytes.as_slice()) {
+            let lost = message.unknown_fields().count();
+            prop_assert!(found.ignored.len() >= lost, "{found:?} but {lost} lost");
+        }
+    }
+}
