@@ -4,12 +4,16 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::{Duration, SystemTime};
 
+use futures_util::task::AtomicWaker;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
+
+use super::deadline::Deadline;
 
 /// The client's connection, built once for all exchanges on it.
 #[derive(Debug, Clone)]
@@ -164,9 +168,8 @@ pub struct StreamInfo {
     pub flags: ResponseFlags,
     /// Envoy's response code details, such as `via_upstream` or `route_not_found`.
     pub details: &'static str,
-    /// Body bytes received from the client, shared with the body that counts them; absent for a
-    /// request without body.
-    pub bytes_received: Option<Arc<AtomicU64>>,
+    /// How much of the request's body has arrived; absent for a request without one.
+    pub request_body: Option<Arc<BodyProgress>>,
     /// Body bytes handed to the client's connection.
     pub bytes_sent: u64,
     /// The response was handed over whole.
@@ -184,6 +187,12 @@ pub struct StreamInfo {
     pub route_table: Option<Arc<dyn Any + Send + Sync>>,
     /// The matched route's name, if it has one.
     pub route_name: Option<Arc<str>>,
+    /// How long nothing may move; `None` is for ever.
+    pub idle_timeout: Option<Duration>,
+    /// When the response's body must have been handed over.
+    pub response_deadline: Option<Deadline>,
+    /// What the exchange holds of an upstream, such as a circuit breaker's permit, until it ends.
+    pub held: Option<Box<dyn Any + Send>>,
     /// Told when this is dropped.
     pub on_end: Option<Arc<dyn OnStreamEnd>>,
 }
@@ -201,7 +210,7 @@ impl StreamInfo {
             status: None,
             flags: ResponseFlags::default(),
             details: "",
-            bytes_received: None,
+            request_body: None,
             bytes_sent: 0,
             complete: false,
             upstream_first_byte: None,
@@ -210,8 +219,58 @@ impl StreamInfo {
             route: None,
             route_table: None,
             route_name: None,
+            idle_timeout: None,
+            response_deadline: None,
+            held: None,
             on_end: None,
         }
+    }
+
+    /// Body bytes received from the client so far.
+    pub fn bytes_received(&self) -> u64 {
+        self.request_body.as_ref().map_or(0, |body| body.bytes())
+    }
+
+    /// Whether the request has arrived whole.
+    pub fn request_complete(&self) -> bool {
+        self.request_body.as_ref().is_none_or(|body| body.is_complete())
+    }
+}
+
+/// How much of a request's body has arrived; shared by the body, which reports, and the stages that
+/// time it.
+#[derive(Debug, Default)]
+pub struct BodyProgress {
+    bytes: AtomicU64,
+    complete: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl BodyProgress {
+    /// `n` more bytes arrived.
+    pub fn advance(&self, n: u64) {
+        self.bytes.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The last byte arrived.
+    pub fn finish(&self) {
+        self.complete.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether all bytes are here.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Has `waker` woken when the last byte arrives. One waker is kept.
+    pub fn wake_when_complete(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 }
 
