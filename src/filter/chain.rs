@@ -1,0 +1,143 @@
+//! Folds a listener's filters into one service, in the order they were given.
+//!
+//! Each run of neighbouring synchronous filters becomes one stage, so that a usual chain allocates
+//! one or two futures a request. A route may disable a filter, or enable one that the listener
+//! disabled; each filter stands behind a [`Gate`] that asks.
+
+use std::sync::Arc;
+
+use super::{FilterFactory, Flow, HeadFilter, Stage, WorkerContext};
+use crate::exchange::{Dispatch, HttpService, Request, ResponseFuture, StreamInfo};
+use crate::route::{FilterOverride, Route};
+
+/// A compiled chain: every filter with its gate, the router last.
+pub struct FilterChain {
+    entries: Vec<(Gate, Arc<dyn FilterFactory>)>,
+}
+
+/// Whether a filter takes part in an exchange.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// The filter's name in the listener, by which routes refer to it.
+    pub name: Arc<str>,
+    /// Off unless the route says otherwise.
+    pub disabled: bool,
+}
+
+impl Gate {
+    fn is_open(&self, stream: &StreamInfo) -> bool {
+        let route = stream.route.as_ref().and_then(|route| route.downcast_ref::<Route>());
+        match route.and_then(|route| route.filter_override(&self.name)) {
+            Some(FilterOverride::Disabled) => false,
+            Some(FilterOverride::Config(_)) => true,
+            None => !self.disabled,
+        }
+    }
+}
+
+impl FilterChain {
+    /// A chain of compiled filters; the last must be terminal.
+    pub fn new(entries: Vec<(Gate, Arc<dyn FilterFactory>)>) -> Self {
+        Self { entries }
+    }
+
+    /// The service of one worker.
+    pub fn build(&self, cx: &WorkerContext) -> HttpService {
+        let stages = self.entries.iter().map(|(gate, factory)| (gate.clone(), factory.stage(cx)));
+        fold(stages.collect())
+    }
+}
+
+impl std::fmt::Debug for FilterChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|(gate, _)| gate)).finish()
+    }
+}
+
+fn fold(stages: Vec<(Gate, Stage)>) -> HttpService {
+    let mut next = HttpService::new(NoRouter);
+    let mut run = Vec::new();
+    for (gate, stage) in stages.into_iter().rev() {
+        match stage {
+            Stage::Terminal(service) => next = service,
+            Stage::Head(filter) => run.push((gate, filter)),
+            Stage::Layer(layer) => {
+                next = end_run(&mut run, next);
+                next = HttpService::new(Gated { gate, inside: layer.layer(next.clone()), next });
+            }
+        }
+    }
+    end_run(&mut run, next)
+}
+
+/// Makes one stage of the head filters collected so far, which came last first.
+fn end_run(run: &mut Vec<(Gate, Arc<dyn HeadFilter>)>, next: HttpService) -> HttpService {
+    if run.is_empty() {
+        return next;
+    }
+    let mut filters = std::mem::take(run);
+    filters.reverse();
+    HttpService::new(HeadRun { filters, next })
+}
+
+/// Neighbouring head filters.
+struct HeadRun {
+    filters: Vec<(Gate, Arc<dyn HeadFilter>)>,
+    next: HttpService,
+}
+
+impl Dispatch for HeadRun {
+    fn dispatch(self: Arc<Self>, mut request: Request) -> ResponseFuture {
+        Box::pin(async move {
+            // Gates are asked once: a filter that changes the route must not unbalance the way back.
+            let mut seen = smallvec::SmallVec::<[&Arc<dyn HeadFilter>; 8]>::new();
+            let mut reply = None;
+            for (gate, filter) in &self.filters {
+                if !gate.is_open(&request.stream) {
+                    continue;
+                }
+                seen.push(filter);
+                if let Flow::Reply(local) = filter.on_request(&mut request.stream, &mut request.head)
+                {
+                    reply = Some(local);
+                    break;
+                }
+            }
+            let mut response = match reply {
+                Some(reply) => reply.into_response(request.stream),
+                None => self.next.send(request).await?,
+            };
+            for filter in seen.iter().rev() {
+                filter.on_response(&mut response.stream, &mut response.head, &mut response.body);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// A layer and the way around it.
+struct Gated {
+    gate: Gate,
+    inside: HttpService,
+    next: HttpService,
+}
+
+impl Dispatch for Gated {
+    fn dispatch(self: Arc<Self>, request: Request) -> ResponseFuture {
+        match self.gate.is_open(&request.stream) {
+            true => self.inside.send(request),
+            false => self.next.send(request),
+        }
+    }
+}
+
+/// Stands where a chain has no terminal filter; the compile step does not let that happen.
+struct NoRouter;
+
+impl Dispatch for NoRouter {
+    fn dispatch(self: Arc<Self>, request: Request) -> ResponseFuture {
+        Box::pin(async move {
+            Ok(crate::exchange::LocalReply::route_not_found().into_response(request.stream))
+        })
+    }
+}

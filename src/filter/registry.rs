@@ -1,0 +1,105 @@
+//! Every HTTP filter there is, read top to bottom, and the step from a listener's `http_filters` to
+//! a compiled chain.
+
+use std::any::Any as StdAny;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use prost_types::Any;
+
+use super::chain::{FilterChain, Gate};
+use super::{FilterFactory, buffer, header_mutation, router};
+use crate::config::{Errors, Fault, OrFault, fields};
+use crate::proto::any::effective_type;
+use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+
+/// A filter that listeners can name by the type of its configuration.
+pub struct Registration {
+    /// Full name of the configuration message.
+    pub config_type: &'static str,
+    /// Must this filter, and only this, end the chain?
+    pub terminal: bool,
+    /// Compiles the configuration.
+    pub compile: fn(&Any) -> Result<Arc<dyn FilterFactory>, Errors>,
+}
+
+/// Options that routes can have for a filter, by the type of their message.
+pub struct OverrideRegistration {
+    /// Full name of the message.
+    pub config_type: &'static str,
+    /// Compiles it to what the filter looks for with [`super::route_config`].
+    pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
+}
+
+const FILTERS: [Registration; 3] =
+    [buffer::REGISTRATION, header_mutation::REGISTRATION, router::REGISTRATION];
+
+const OVERRIDES: [OverrideRegistration; 2] = [buffer::OVERRIDE, header_mutation::OVERRIDE];
+
+/// Compiles the filters of a connection manager. Unknown filters that are optional are left out and
+/// named in the second part of the answer.
+pub fn compile_chain(filters: &[hcm::HttpFilter]) -> Result<(FilterChain, Vec<String>), Errors> {
+    let mut errors = Errors::new();
+    let mut entries = Vec::with_capacity(filters.len());
+    let mut skipped = Vec::new();
+    let mut names = HashSet::new();
+    for (i, filter) in filters.iter().enumerate() {
+        if !names.insert(filter.name.as_str()) {
+            errors.take::<()>(Err(Fault::Duplicate(filter.name.clone())).at("name").index(i));
+        }
+        let last = i + 1 == filters.len();
+        match errors.take(compile_filter(filter, last).index(i)) {
+            Some(Compiled::Filter(gate, factory)) => entries.push((gate, factory)),
+            Some(Compiled::Skipped(kind)) => skipped.push(kind),
+            None => {}
+        }
+    }
+    if filters.is_empty() {
+        errors.push("", Fault::invalid("no filters", "the last filter must be the router"));
+    }
+    errors.finish()?;
+    Ok((FilterChain::new(entries), skipped))
+}
+
+enum Compiled {
+    Filter(Gate, Arc<dyn FilterFactory>),
+    Skipped(String),
+}
+
+fn compile_filter(filter: &hcm::HttpFilter, last: bool) -> Result<Compiled, Errors> {
+    let hcm::HttpFilter { name, is_optional, disabled, config_type } = filter;
+    let name = fields::non_empty(name).at("name")?;
+    let Some(hcm::http_filter::ConfigType::TypedConfig(config)) = config_type else {
+        return Err(Errors::from(Fault::Required).at("typed_config"));
+    };
+    let kind = effective_type(config).map_err(|e| Fault::Undecodable(e.to_string()));
+    let kind = kind.at("typed_config")?;
+    let Some(registration) = FILTERS.iter().find(|r| r.config_type == kind) else {
+        return match is_optional {
+            true => Ok(Compiled::Skipped(kind.into_owned())),
+            false => Err(Fault::UnknownExtension(kind.into_owned())).at("typed_config"),
+        };
+    };
+    if registration.terminal != last {
+        let reason = match last {
+            true => "the last filter must be the router",
+            false => "the router must be the last filter",
+        };
+        return Err(Fault::invalid(format!("{name:?}"), reason).into());
+    }
+    if registration.terminal && *disabled {
+        return Err(Errors::from(Fault::invalid("true", "the router cannot be disabled"))
+            .at("disabled"));
+    }
+    let factory = (registration.compile)(config).at("typed_config")?;
+    Ok(Compiled::Filter(Gate { name, disabled: *disabled }, factory))
+}
+
+/// Compiles the options that a route has for a filter.
+pub fn compile_override(_name: &str, config: &Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors> {
+    let kind = effective_type(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
+    match OVERRIDES.iter().find(|r| r.config_type == kind) {
+        Some(registration) => (registration.compile)(config),
+        None => Err(Fault::UnknownExtension(kind.into_owned()).into()),
+    }
+}

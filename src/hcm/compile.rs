@@ -1,0 +1,396 @@
+//! `HttpConnectionManager` to [`HcmConfig`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::stats::HttpStats;
+use crate::config::source::{self, ConfigSource};
+use crate::config::{Errors, Fault, OrFault, fields};
+use crate::filter::chain::FilterChain;
+use crate::filter::registry;
+use crate::proto::envoy::config::core::v3 as core;
+use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use crate::route::{self, RouteTable};
+use crate::telemetry::access_log::{AccessLogs, Sinks};
+use crate::telemetry::{Scope, Telemetry};
+
+/// A compiled connection manager, shared by the workers.
+#[derive(Debug)]
+pub struct HcmConfig {
+    /// Which protocol clients speak.
+    pub codec: Codec,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// The filters, the router last.
+    pub filters: FilterChain,
+    /// Types of optional filters that are unknown and were left out.
+    pub skipped_filters: Vec<String>,
+    /// Limits of HTTP/1.
+    pub http1: Http1Options,
+    /// Limits of HTTP/2.
+    pub http2: Http2Options,
+    /// What `Server` says, and when.
+    pub server: ServerHeader,
+    /// Timers.
+    pub timeouts: Timeouts,
+    /// Largest request head in bytes.
+    pub max_request_headers_bytes: u32,
+    /// Most headers a request may have.
+    pub max_headers_count: u32,
+    /// Requests after which a connection is closed.
+    pub max_requests_per_connection: Option<u32>,
+    /// The peer of the connection is the client: this is the edge.
+    pub use_remote_address: bool,
+    /// How many proxies before us are trusted to have appended to `X-Forwarded-For`.
+    pub xff_num_trusted_hops: u32,
+    /// Leave `X-Forwarded-For` as it is.
+    pub skip_xff_append: bool,
+    /// Appended to `Via`.
+    pub via: Option<HeaderValue>,
+    /// Give every request an id.
+    pub generate_request_id: bool,
+    /// Keep an id that came from outside.
+    pub preserve_external_request_id: bool,
+    /// Tell the client its request's id.
+    pub always_set_request_id_in_response: bool,
+    /// Where finished exchanges are written.
+    pub access_logs: AccessLogs,
+    /// Cells of its stat prefix.
+    pub stats: Arc<HttpStats>,
+}
+
+/// `HttpConnectionManager.codec_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// By the first bytes of the connection.
+    Auto,
+    /// HTTP/1 only.
+    Http1,
+    /// HTTP/2 with prior knowledge only.
+    Http2,
+}
+
+/// Where the route table comes from.
+#[derive(Debug)]
+pub enum RouteSource {
+    /// Given with the listener.
+    Inline(Arc<RouteTable>),
+    /// By name.
+    Rds(RdsConfig),
+}
+
+/// A route table that is discovered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RdsConfig {
+    /// The table's name.
+    pub name: Arc<str>,
+    /// Where it comes from.
+    pub source: ConfigSource,
+}
+
+/// Limits of HTTP/1.
+#[derive(Debug, Clone, Copy)]
+pub struct Http1Options {
+    /// Serve HTTP/1.0 as well.
+    pub accept_http_10: bool,
+}
+
+/// Limits of HTTP/2; absent values are the codec's.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Options {
+    /// Streams a client may have open.
+    pub max_concurrent_streams: u32,
+    /// Bytes in flight on a stream.
+    pub initial_stream_window_size: Option<u32>,
+    /// Bytes in flight on a connection.
+    pub initial_connection_window_size: Option<u32>,
+    /// Interval and timeout of pings.
+    pub keepalive: Option<(Duration, Duration)>,
+}
+
+/// `server_name` and `server_header_transformation`.
+#[derive(Debug, Clone)]
+pub struct ServerHeader {
+    /// The value.
+    pub name: HeaderValue,
+    /// What is done with one that is there already.
+    pub transformation: ServerHeaderTransformation,
+}
+
+pub use proto::http_connection_manager::ServerHeaderTransformation;
+
+/// Timers of a connection manager; `None` is for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// A connection without requests.
+    pub idle: Option<Duration>,
+    /// A stream on which nothing moves.
+    pub stream_idle: Option<Duration>,
+    /// From a request's first byte to its last.
+    pub request: Option<Duration>,
+    /// From a request's first byte to the end of its head.
+    pub request_headers: Option<Duration>,
+    /// A connection, from its start.
+    pub max_connection_duration: Option<Duration>,
+    /// Between announcing the end of a connection and closing it.
+    pub drain: Duration,
+}
+
+/// What compiling needs to know of its surroundings.
+#[derive(Clone)]
+pub struct CompileContext {
+    /// Where cells are registered.
+    pub telemetry: Telemetry,
+    /// Where access logs are written.
+    pub sinks: Sinks,
+}
+
+/// Compiles a connection manager.
+pub fn compile(
+    message: proto::HttpConnectionManager,
+    cx: &CompileContext,
+) -> Result<HcmConfig, Errors> {
+    let proto::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        server_name,
+        server_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        access_log,
+        use_remote_address,
+        xff_num_trusted_hops,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        route_specifier,
+    } = message;
+    let mut errors = Errors::new();
+    let stat_prefix = errors.take(fields::non_empty(&stat_prefix).at("stat_prefix"));
+    let codec = errors.take(compile_codec(codec_type).at("codec_type"));
+    let routes = errors.take(compile_routes(route_specifier));
+    let filters = errors.take(registry::compile_chain(&http_filters).at("http_filters"));
+    let common = common_http_protocol_options.unwrap_or_default();
+    let common = errors.take(compile_common(common).at("common_http_protocol_options"));
+    let http1 = errors.take(
+        compile_http1(http_protocol_options.unwrap_or_default()).at("http_protocol_options"),
+    );
+    let http2 = errors.take(
+        compile_http2(&http2_protocol_options.unwrap_or_default()).at("http2_protocol_options"),
+    );
+    let server = errors.take(compile_server(server_name, server_header_transformation));
+    let max_kb = errors.take(
+        fields::in_range(max_request_headers_kb.unwrap_or(60), 1..=8192)
+            .at("max_request_headers_kb"),
+    );
+    let mut timer = |value: Option<prost_types::Duration>, name, default| {
+        errors.take(timeout(value, default).at(name)).flatten()
+    };
+    let stream_idle = timer(stream_idle_timeout, "stream_idle_timeout", STREAM_IDLE);
+    let request = timer(request_timeout, "request_timeout", None);
+    let request_headers = timer(request_headers_timeout, "request_headers_timeout", None);
+    let drain = timer(drain_timeout, "drain_timeout", Some(Duration::from_secs(5)));
+    let via = errors.take(optional_header(&via).at("via"));
+    let access_logs = errors.take(AccessLogs::compile(&access_log, &cx.sinks).at("access_log"));
+    errors.finish()?;
+    let missing = || Errors::from(Fault::Required);
+    let (filters, skipped_filters) = filters.ok_or_else(missing)?;
+    let (idle, max_connection_duration, max_headers_count, max_requests_per_connection) =
+        common.ok_or_else(missing)?;
+    let stat_prefix = stat_prefix.ok_or_else(missing)?;
+    Ok(HcmConfig {
+        codec: codec.ok_or_else(missing)?,
+        routes: routes.ok_or_else(missing)?,
+        filters,
+        skipped_filters,
+        http1: http1.ok_or_else(missing)?,
+        http2: http2.ok_or_else(missing)?,
+        server: server.ok_or_else(missing)?,
+        timeouts: Timeouts {
+            idle,
+            stream_idle,
+            request,
+            request_headers,
+            max_connection_duration,
+            drain: drain.unwrap_or_default(),
+        },
+        max_request_headers_bytes: max_kb.ok_or_else(missing)? * 1024,
+        max_headers_count,
+        max_requests_per_connection,
+        use_remote_address: use_remote_address.unwrap_or(false),
+        xff_num_trusted_hops,
+        skip_xff_append,
+        via: via.flatten(),
+        generate_request_id: generate_request_id.unwrap_or(true),
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        access_logs: access_logs.ok_or_else(missing)?,
+        stats: cx.telemetry.group(Scope::http(&stat_prefix)),
+    })
+}
+
+const STREAM_IDLE: Option<Duration> = Some(Duration::from_secs(300));
+const CONNECTION_IDLE: Option<Duration> = Some(Duration::from_secs(3600));
+
+/// A timer that 0 turns off.
+fn timeout(
+    value: Option<prost_types::Duration>,
+    default: Option<Duration>,
+) -> Result<Option<Duration>, Errors> {
+    match value {
+        None => Ok(default),
+        Some(value) => Ok(Some(fields::duration(&value)?).filter(|timeout| !timeout.is_zero())),
+    }
+}
+
+fn compile_codec(value: i32) -> Result<Codec, Errors> {
+    use proto::http_connection_manager::CodecType;
+    match fields::enumeration(value)? {
+        CodecType::Auto => Ok(Codec::Auto),
+        CodecType::Http1 => Ok(Codec::Http1),
+        CodecType::Http2 => Ok(Codec::Http2),
+        CodecType::Http3 => Err(Fault::unsupported("HTTP3 is not supported; use AUTO").into()),
+    }
+}
+
+fn compile_routes(
+    specifier: Option<proto::http_connection_manager::RouteSpecifier>,
+) -> Result<RouteSource, Errors> {
+    use proto::http_connection_manager::RouteSpecifier;
+    match specifier {
+        None => Err(Errors::from(Fault::Required).at("route_specifier")),
+        Some(RouteSpecifier::RouteConfig(table)) => {
+            let cx =
+                route::CompileContext { compile_filter_override: &registry::compile_override };
+            let table = RouteTable::compile(table, &cx).at("route_config")?;
+            Ok(RouteSource::Inline(Arc::new(table)))
+        }
+        Some(RouteSpecifier::Rds(rds)) => Ok(RouteSource::Rds(compile_rds(&rds).at("rds")?)),
+    }
+}
+
+fn compile_rds(rds: &proto::Rds) -> Result<RdsConfig, Errors> {
+    let proto::Rds { config_source, route_config_name } = rds;
+    let mut errors = Errors::new();
+    let name = errors.take(fields::non_empty(route_config_name).at("route_config_name"));
+    let source = errors.take(
+        fields::required(config_source.as_ref()).and_then(source::compile).at("config_source"),
+    );
+    match (name, source) {
+        (Some(name), Some(source)) => Ok(RdsConfig { name, source }),
+        _ => Err(errors),
+    }
+}
+
+type Common = (Option<Duration>, Option<Duration>, u32, Option<u32>);
+
+fn compile_common(options: core::HttpProtocolOptions) -> Result<Common, Errors> {
+    let core::HttpProtocolOptions {
+        idle_timeout,
+        max_connection_duration,
+        max_headers_count,
+        max_requests_per_connection,
+    } = options;
+    let mut errors = Errors::new();
+    let idle = errors.take(timeout(idle_timeout, CONNECTION_IDLE).at("idle_timeout"));
+    let life = errors.take(timeout(max_connection_duration, None).at("max_connection_duration"));
+    let headers = max_headers_count.unwrap_or(100);
+    errors.take(fields::in_range(headers, 1..=u32::MAX).at("max_headers_count"));
+    errors.finish()?;
+    Ok((
+        idle.flatten(),
+        life.flatten(),
+        headers,
+        max_requests_per_connection.filter(|requests| *requests > 0),
+    ))
+}
+
+fn compile_http1(options: core::Http1ProtocolOptions) -> Result<Http1Options, Errors> {
+    let core::Http1ProtocolOptions { accept_http_10, enable_trailers } = options;
+    // Trailers always pass, in both directions; asking for it changes nothing.
+    let _ = enable_trailers;
+    Ok(Http1Options { accept_http_10 })
+}
+
+fn compile_http2(options: &core::Http2ProtocolOptions) -> Result<Http2Options, Errors> {
+    let core::Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        connection_keepalive,
+    } = options;
+    let mut errors = Errors::new();
+    if hpack_table_size.is_some_and(|size| size != 4096) {
+        errors.push("hpack_table_size", Fault::unsupported("the table has 4096 bytes; leave it out"));
+    }
+    let streams = errors.take(
+        fields::in_range(max_concurrent_streams.unwrap_or(1024), 1..=2_147_483_647)
+            .at("max_concurrent_streams"),
+    );
+    const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=2_147_483_647;
+    for (value, name) in [
+        (initial_stream_window_size, "initial_stream_window_size"),
+        (initial_connection_window_size, "initial_connection_window_size"),
+    ] {
+        if let Some(value) = value {
+            errors.take(fields::in_range(*value, WINDOW).at(name));
+        }
+    }
+    let keepalive = match connection_keepalive {
+        None => None,
+        Some(settings) => {
+            errors.take(compile_keepalive(settings).at("connection_keepalive")).flatten()
+        }
+    };
+    errors.finish()?;
+    Ok(Http2Options {
+        max_concurrent_streams: streams.unwrap_or(1024),
+        initial_stream_window_size: *initial_stream_window_size,
+        initial_connection_window_size: *initial_connection_window_size,
+        keepalive,
+    })
+}
+
+fn compile_keepalive(
+    settings: &core::KeepaliveSettings,
+) -> Result<Option<(Duration, Duration)>, Errors> {
+    let core::KeepaliveSettings { interval, timeout, connection_idle_interval } = settings;
+    if connection_idle_interval.is_some() {
+        return Err(Errors::from(Fault::unsupported("use interval"))
+            .at("connection_idle_interval"));
+    }
+    let timeout = fields::required(timeout.as_ref()).and_then(fields::positive_duration);
+    let timeout = timeout.at("timeout")?;
+    match interval {
+        None => Ok(None),
+        Some(value) => Ok(Some((fields::positive_duration(value).at("interval")?, timeout))),
+    }
+}
+
+fn compile_server(name: String, transformation: i32) -> Result<ServerHeader, Errors> {
+    let transformation =
+        fields::enumeration(transformation).at("server_header_transformation")?;
+    let name = optional_header(&name).at("server_name")?;
+    Ok(ServerHeader { name: name.unwrap_or(HeaderValue::from_static("nuncio")), transformation })
+}
+
+fn optional_header(text: &str) -> Result<Option<HeaderValue>, Errors> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let value = HeaderValue::from_str(text)
+        .map_err(|_| Fault::invalid(format!("{text:?}"), "not a header value"))?;
+    Ok(Some(value))
+}

@@ -1,0 +1,444 @@
+//! One client connection: its codec is chosen, its timers are armed, and it ends when the client
+//! leaves, a timer says so or its listener drains.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::compile::{Codec, Http2Options};
+use super::exchange::ConnectionService;
+use super::{Hcm, HcmConfig};
+use crate::exchange::Downstream;
+use crate::exchange::deadline::Deadline;
+use crate::net::Rewind;
+
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Told to the connections of one version of a listener when it stops taking new ones.
+#[derive(Debug, Default)]
+pub struct Drain {
+    begun: Mutex<Option<Draining>>,
+    /// Whether `begun` is set, for the path of a request.
+    is_draining: AtomicBool,
+    connections: Mutex<Slab<Arc<Connection>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Draining {
+    since: Instant,
+    over: Duration,
+}
+
+impl Drain {
+    /// Asks every connection to end within `over`: more and more answers announce the end, and what
+    /// is left is closed.
+    pub fn begin(&self, over: Duration) {
+        *self.begun.lock() = Some(Draining { since: Instant::now(), over });
+        self.is_draining.store(true, Ordering::Release);
+        for (_, connection) in &*self.connections.lock() {
+            connection.signal(Connection::DRAIN);
+        }
+    }
+
+    /// Connections still open.
+    pub fn open_connections(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    /// Whether the answer that is about to be sent should announce the connection's end. The
+    /// likelihood grows over the drain time, so that clients do not all come back at once.
+    fn wants_close(&self) -> bool {
+        if !self.is_draining.load(Ordering::Acquire) {
+            return false;
+        }
+        let Some(Draining { since, over }) = *self.begun.lock() else { return false };
+        let share = since.elapsed().as_secs_f64() / over.as_secs_f64().max(f64::MIN_POSITIVE);
+        rand::random::<f64>() < share
+    }
+
+    fn end(&self) -> Option<Instant> {
+        self.begun.lock().map(|draining| draining.since + draining.over)
+    }
+}
+
+/// What a connection's requests and its loop share.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    signals: AtomicU8,
+    waker: AtomicWaker,
+    in_flight: AtomicU32,
+    requests: AtomicU32,
+    /// When the last request ended, in milliseconds of the connection's life.
+    idle_since_ms: AtomicU64,
+}
+
+impl Connection {
+    const DRAIN: u8 = 1;
+    const CLOSE: u8 = 2;
+
+    fn signal(&self, signal: u8) {
+        self.signals.fetch_or(signal, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Ends the connection once its requests are answered.
+    pub(super) fn close_gracefully(&self) {
+        self.signal(Self::CLOSE);
+    }
+
+    /// A request begins; it is the `n`th.
+    pub(super) fn begin_request(&self) -> u32 {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A request ended `since` the connection's start.
+    pub(super) fn end_request(&self, since: Duration) {
+        self.idle_since_ms.store(millis(since), Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a request needs of its connection.
+pub(super) struct ConnectionHandle {
+    pub(super) hcm: Arc<Hcm>,
+    pub(super) downstream: Arc<Downstream>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) start: Instant,
+}
+
+impl ConnectionHandle {
+    /// Whether the answer to the `n`th request must announce the connection's end.
+    pub(super) fn wants_close(&self, n: u32) -> bool {
+        let stats = &self.hcm.config.stats;
+        if self.hcm.config.max_requests_per_connection.is_some_and(|most| n >= most) {
+            stats.downstream_cx_max_requests_reached.inc();
+            return true;
+        }
+        let close = self.drain.wants_close();
+        if close {
+            stats.downstream_cx_drain_close.inc();
+        }
+        close
+    }
+}
+
+impl Hcm {
+    /// Serves one connection until it ends.
+    pub async fn serve(
+        self: Arc<Self>,
+        mut socket: TcpStream,
+        downstream: Downstream,
+        drain: Arc<Drain>,
+    ) {
+        let _open = Open::new(&self.config);
+        let connection = Arc::new(Connection::default());
+        let _registered = Registered::new(&drain, &connection);
+        let handle = ConnectionHandle {
+            hcm: Arc::clone(&self),
+            downstream: Arc::new(downstream),
+            connection,
+            drain,
+            start: Instant::now(),
+        };
+        let (codec, peeked) = match self.config.codec {
+            Codec::Http1 => (Codec::Http1, Bytes::new()),
+            Codec::Http2 => (Codec::Http2, Bytes::new()),
+            Codec::Auto => match self.peek(&mut socket, &handle).await {
+                Some(found) => found,
+                None => return,
+            },
+        };
+        let io = TokioIo::new(Rewind::new(socket, peeked));
+        let stats = &self.config.stats;
+        match codec {
+            Codec::Http2 => {
+                stats.downstream_cx_http2_total.inc();
+                stats.downstream_cx_http2_active.inc();
+                self.run(http2(&self.config, io, ConnectionService(Arc::new(handle)))).await;
+                stats.downstream_cx_http2_active.dec();
+            }
+            Codec::Http1 | Codec::Auto => {
+                stats.downstream_cx_http1_total.inc();
+                stats.downstream_cx_http1_active.inc();
+                self.run(http1(&self.config, io, ConnectionService(Arc::new(handle)))).await;
+                stats.downstream_cx_http1_active.dec();
+            }
+        }
+    }
+
+    /// Reads until the protocol is known; `None` if the client left or was too slow.
+    async fn peek(
+        &self,
+        socket: &mut TcpStream,
+        handle: &ConnectionHandle,
+    ) -> Option<(Codec, Bytes)> {
+        let read = async {
+            socket.readable().await.ok()?;
+            let mut bytes = BytesMut::with_capacity(2048);
+            loop {
+                if socket.read_buf(&mut bytes).await.ok()? == 0 {
+                    return None;
+                }
+                let known = bytes.len().min(PREFACE.len());
+                if bytes[..known] != PREFACE[..known] {
+                    return Some((Codec::Http1, bytes.freeze()));
+                }
+                if known == PREFACE.len() {
+                    return Some((Codec::Http2, bytes.freeze()));
+                }
+            }
+        };
+        let mut read = pin!(read);
+        let mut timers = Timers::new(self, handle);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(found) = read.as_mut().poll(cx) {
+                return Poll::Ready(found);
+            }
+            // Nothing was asked for yet, so any reason to end is reason enough.
+            timers.poll(cx, self, handle).map(|_| None)
+        })
+        .await
+    }
+
+    async fn run<C: Codable>(&self, (conn, handle): (C, Arc<ConnectionHandle>)) {
+        let mut conn = pin!(conn);
+        let mut timers = Timers::new(self, &handle);
+        let outcome = std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(outcome) = conn.as_mut().poll(cx) {
+                    return Poll::Ready(Some(outcome));
+                }
+                match timers.poll(cx, self, &handle) {
+                    Poll::Ready(End::Gracefully) => conn.as_mut().graceful_shutdown(),
+                    Poll::Ready(End::Now) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        if let Some(Err(error)) = outcome {
+            if error.is_parse() || error.is_parse_too_large() {
+                self.config.stats.downstream_cx_protocol_error.inc();
+            }
+            tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
+        }
+    }
+}
+
+/// How a connection is to end.
+enum End {
+    Gracefully,
+    Now,
+}
+
+/// A connection's one timer, which stands for all its limits.
+struct Timers {
+    deadline: Option<Deadline>,
+    /// The end was announced; when the timer passes again the connection is dropped.
+    ending: bool,
+}
+
+impl Timers {
+    fn new(hcm: &Hcm, handle: &ConnectionHandle) -> Self {
+        let mut timers = Self { deadline: None, ending: false };
+        timers.arm(hcm, handle);
+        timers
+    }
+
+    fn arm(&mut self, hcm: &Hcm, handle: &ConnectionHandle) {
+        let timeouts = &hcm.config.timeouts;
+        let idle = timeouts.idle.map(|idle| handle.idle_since().unwrap_or_else(Instant::now) + idle);
+        let life = timeouts.max_connection_duration.map(|life| handle.start + life);
+        let at = [idle, life, handle.drain.end()].into_iter().flatten().min();
+        self.deadline = at.map(|at| hcm.cx.deadlines.at(at));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, hcm: &Hcm, handle: &ConnectionHandle) -> Poll<End> {
+        handle.connection.waker.register(cx.waker());
+        let signals = handle.connection.signals.swap(0, Ordering::AcqRel);
+        if signals & Connection::CLOSE != 0 {
+            return self.announce(hcm);
+        }
+        if signals & Connection::DRAIN != 0 && !self.ending {
+            self.arm(hcm, handle);
+        }
+        loop {
+            match &mut self.deadline {
+                Some(deadline) if Pin::new(&mut *deadline).poll(cx).is_ready() => {}
+                _ => return Poll::Pending,
+            }
+            if self.ending {
+                return Poll::Ready(End::Now);
+            }
+            if self.is_due(hcm, handle) {
+                return self.announce(hcm);
+            }
+            self.arm(hcm, handle);
+        }
+    }
+
+    /// Whether a limit was reached, rather than moved on since the timer was armed.
+    fn is_due(&self, hcm: &Hcm, handle: &ConnectionHandle) -> bool {
+        let stats = &hcm.config.stats;
+        let timeouts = &hcm.config.timeouts;
+        let now = Instant::now();
+        if handle.drain.end().is_some_and(|end| end <= now) {
+            stats.downstream_cx_drain_close.inc();
+            return true;
+        }
+        if timeouts.max_connection_duration.is_some_and(|life| handle.start + life <= now) {
+            stats.downstream_cx_max_duration_reached.inc();
+            return true;
+        }
+        let idle = timeouts.idle.zip(handle.idle_since());
+        if idle.is_some_and(|(idle, since)| since + idle <= now) {
+            stats.downstream_cx_idle_timeout.inc();
+            return true;
+        }
+        false
+    }
+
+    fn announce(&mut self, hcm: &Hcm) -> Poll<End> {
+        self.ending = true;
+        self.deadline = Some(hcm.cx.deadlines.at(Instant::now() + hcm.config.timeouts.drain));
+        Poll::Ready(End::Gracefully)
+    }
+}
+
+impl ConnectionHandle {
+    /// Since when no request is in flight.
+    fn idle_since(&self) -> Option<Instant> {
+        let idle = self.connection.in_flight.load(Ordering::Relaxed) == 0;
+        let since = self.connection.idle_since_ms.load(Ordering::Relaxed);
+        idle.then(|| self.start + Duration::from_millis(since))
+    }
+}
+
+/// What the two codecs' connections have in common.
+trait Codable: Future<Output = hyper::Result<()>> {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+type Io = TokioIo<Rewind<TcpStream>>;
+type Http1 = http1::Connection<Io, ConnectionService>;
+type Http2 = http2::Connection<Io, ConnectionService, TokioExecutor>;
+
+impl Codable for Http1 {
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Http1::graceful_shutdown(self);
+    }
+}
+
+impl Codable for Http2 {
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Http2::graceful_shutdown(self);
+    }
+}
+
+fn http1(
+    config: &HcmConfig,
+    io: Io,
+    service: ConnectionService,
+) -> (Http1, Arc<ConnectionHandle>) {
+    let handle = Arc::clone(&service.0);
+    let mut builder = http1::Builder::new();
+    // Bodies are read in pieces of up to this size as well.
+    let buffer = config.max_request_headers_bytes.max(64 * 1024);
+    builder
+        .max_buf_size(buffer as usize)
+        .max_headers(config.max_headers_count as usize)
+        .header_read_timeout(config.timeouts.request_headers);
+    if config.timeouts.request_headers.is_some() {
+        builder.timer(TokioTimer::new());
+    }
+    (builder.serve_connection(io, service), handle)
+}
+
+fn http2(
+    config: &HcmConfig,
+    io: Io,
+    service: ConnectionService,
+) -> (Http2, Arc<ConnectionHandle>) {
+    let handle = Arc::clone(&service.0);
+    let Http2Options {
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        keepalive,
+    } = config.http2;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(max_concurrent_streams)
+        .max_header_list_size(config.max_request_headers_bytes)
+        .initial_stream_window_size(initial_stream_window_size)
+        .initial_connection_window_size(initial_connection_window_size);
+    if let Some((interval, timeout)) = keepalive {
+        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
+    }
+    (builder.serve_connection(io, service), handle)
+}
+
+/// Counts a connection while it is open.
+struct Open(Arc<HcmConfig>);
+
+impl Open {
+    fn new(config: &Arc<HcmConfig>) -> Self {
+        config.stats.downstream_cx_total.inc();
+        config.stats.downstream_cx_active.inc();
+        Self(Arc::clone(config))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.stats.downstream_cx_active.dec();
+    }
+}
+
+/// Keeps a connection where [`Drain`] finds it.
+struct Registered {
+    drain: Arc<Drain>,
+    key: usize,
+}
+
+impl Registered {
+    fn new(drain: &Arc<Drain>, connection: &Arc<Connection>) -> Self {
+        let key = drain.connections.lock().insert(Arc::clone(connection));
+        Self { drain: Arc::clone(drain), key }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let removed = self.drain.connections.lock().try_remove(self.key);
+        drop(removed);
+    }
+}
+
+/// The IP address of a peer as a header value.
+pub fn ip_header(address: std::net::SocketAddr) -> io::Result<http::HeaderValue> {
+    let ip = address.ip().to_canonical();
+    http::HeaderValue::try_from(ip.to_string()).map_err(io::Error::other)
+}

@@ -1,0 +1,209 @@
+//! From hyper's request to hyper's response: the future of one exchange, and the body that closes
+//! its books.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::connection::ConnectionHandle;
+use super::{request, respond};
+use crate::exchange::deadline::{Deadline, Deadlines};
+use crate::exchange::{Body, BodyError, Response, ResponseFlag, ResponseFuture, StreamInfo};
+
+/// Answers the requests of one connection.
+#[derive(Clone)]
+pub(super) struct ConnectionService(pub(super) Arc<ConnectionHandle>);
+
+impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
+    type Response = http::Response<TrackedBody>;
+    type Error = Reset;
+    type Future = Exchange;
+
+    fn call(&self, request: http::Request<Incoming>) -> Exchange {
+        let handle = &self.0;
+        let number = handle.connection.begin_request();
+        let in_flight = InFlight(Arc::clone(handle));
+        let facts = Facts {
+            number,
+            is_head: request.method() == http::Method::HEAD,
+            is_http1: request.version() != http::Version::HTTP_2,
+        };
+        let state = match request::begin(handle, request) {
+            Ok(request) => {
+                let request_id = respond::request_id(&handle.hcm.config, &request.head);
+                State::Chain { answer: handle.hcm.chain.send(request), request_id }
+            }
+            Err(response) => State::Answered(Some(response)),
+        };
+        Exchange { state, in_flight: Some(in_flight), facts }
+    }
+}
+
+/// The stream cannot be answered; hyper resets it or closes the connection.
+#[derive(Debug, Error)]
+#[error("the stream was reset: {0}")]
+pub(super) struct Reset(&'static str);
+
+/// What the answer must know of its request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    /// Which request of its connection this is, from 1.
+    pub(super) number: u32,
+    pub(super) is_head: bool,
+    pub(super) is_http1: bool,
+}
+
+/// A request in flight.
+pub(super) struct Exchange {
+    state: State,
+    in_flight: Option<InFlight>,
+    facts: Facts,
+}
+
+enum State {
+    Chain { answer: ResponseFuture, request_id: Option<http::HeaderValue> },
+    /// Answered without the chain.
+    Answered(Option<Box<Response>>),
+}
+
+impl Future for Exchange {
+    type Output = Result<http::Response<TrackedBody>, Reset>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let (response, request_id) = match &mut this.state {
+            State::Chain { answer, request_id } => match answer.as_mut().poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(response)) => (response, request_id.take()),
+                Poll::Ready(Err(reset)) => {
+                    if let Some(in_flight) = &this.in_flight {
+                        in_flight.0.hcm.config.stats.downstream_rq_tx_reset.inc();
+                    }
+                    return Poll::Ready(Err(Reset(reset.stream.details)));
+                }
+            },
+            State::Answered(response) => match response.take() {
+                Some(response) => (*response, None),
+                None => return Poll::Ready(Err(Reset("polled after it was answered"))),
+            },
+        };
+        match this.in_flight.take() {
+            Some(in_flight) => {
+                Poll::Ready(Ok(respond::finish(in_flight, this.facts, response, request_id)))
+            }
+            None => Poll::Ready(Err(Reset("polled after it was answered"))),
+        }
+    }
+}
+
+/// Counts a request as in flight on its connection until it is dropped.
+pub(super) struct InFlight(pub(super) Arc<ConnectionHandle>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.connection.end_request(self.0.start.elapsed());
+    }
+}
+
+/// A response's body on its way to the client. Its end or its drop, whichever comes first, is the end
+/// of the exchange.
+pub(super) struct TrackedBody {
+    body: Body,
+    stream: Box<StreamInfo>,
+    idle: Option<Deadline>,
+    in_flight: InFlight,
+}
+
+impl TrackedBody {
+    pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
+        stream.complete = body.is_end_stream();
+        Self { body, stream, idle: None, in_flight }
+    }
+
+    fn deadlines(&self) -> &Deadlines {
+        &self.in_flight.0.hcm.cx.deadlines
+    }
+
+    /// The body waits for its upstream: has it waited too long?
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(deadline) = &mut self.stream.response_deadline
+            && Pin::new(deadline).poll(cx).is_ready()
+        {
+            self.stream.flags.set(ResponseFlag::UpstreamRequestTimeout);
+            self.stream.details = "response_timeout";
+            return Poll::Ready(());
+        }
+        if let (None, Some(timeout)) = (&self.idle, self.stream.idle_timeout) {
+            self.idle = Some(self.deadlines().at(Instant::now() + timeout));
+        }
+        match &mut self.idle {
+            Some(idle) if Pin::new(idle).poll(cx).is_ready() => {
+                self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
+                self.stream.details = "stream_idle_timeout";
+                self.in_flight.0.hcm.config.stats.downstream_rq_idle_timeout.inc();
+                Poll::Ready(())
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl http_body::Body for TrackedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                return this.poll_timers(cx).map(|()| {
+                    this.body = Body::Empty;
+                    Some(Err(BodyError::Timeout))
+                });
+            }
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                this.idle = None;
+                if let Some(data) = frame.data_ref() {
+                    this.stream.bytes_sent += data.len() as u64;
+                }
+                this.stream.complete = this.body.is_end_stream();
+            }
+            Some(Err(_)) => {
+                this.stream.flags.set(ResponseFlag::UpstreamConnectionTermination);
+                this.stream.details = "upstream_reset_after_response_started";
+            }
+            None => this.stream.complete = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        if !self.stream.complete && self.stream.flags.is_empty() {
+            self.stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
+            self.stream.details = "downstream_remote_disconnect";
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The HTTP connection manager: a connection comes in, its requests go through the filter chain, and
+//! responses go out.
+//!
+//! ```text
+//! listener -> Hcm::serve   codec chosen; connection timers armed          connection.rs, codec.rs
+//!             request::begin   StreamInfo born, headers made sane, route pinned  request.rs
+//!             HttpService      the filters and the router
+//!             respond::finish  late header work, body tracked to its end    respond.rs
+//! ```
+//!
+//! An [`Hcm`] belongs to one worker and one version of a listener; a change of the listener makes a
+//! new one, and connections of the old one drain.
+
+pub mod compile;
+pub mod connection;
+mod exchange;
+mod request;
+mod respond;
+pub mod stats;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+pub use compile::{HcmConfig, RdsConfig, RouteSource};
+pub use connection::Drain;
+
+use crate::exchange::{HttpService, OnStreamEnd, ResponseFlag, StreamInfo};
+use crate::filter::WorkerContext;
+use crate::route::{RouteTable, Tables};
+
+/// The connection manager of one listener on one worker.
+pub struct Hcm {
+    pub(crate) config: Arc<HcmConfig>,
+    chain: HttpService,
+    /// The route table now; none until the first one arrives.
+    table: ArcSwapOption<RouteTable>,
+    cx: WorkerContext,
+}
+
+impl Hcm {
+    /// Builds the worker's chain of `config`.
+    pub fn new(config: Arc<HcmConfig>, cx: &WorkerContext) -> Self {
+        let table = match &config.routes {
+            RouteSource::Inline(table) => Some(Arc::clone(table)),
+            RouteSource::Rds(_) => None,
+        };
+        let chain = config.filters.build(cx);
+        Self { config, chain, table: ArcSwapOption::from(table), cx: cx.clone() }
+    }
+
+    /// Takes up the current version of its route table. One that was removed stays in use.
+    pub fn follow_routes(&self, tables: &Tables) {
+        if let RouteSource::Rds(rds) = &self.config.routes
+            && let Some(table) = tables.get(&rds.name)
+        {
+            self.table.store(Some(Arc::clone(table)));
+        }
+    }
+}
+
+impl OnStreamEnd for Hcm {
+    fn stream_ended(&self, stream: &StreamInfo) {
+        let stats = &self.config.stats;
+        stats.downstream_rq_active.dec();
+        stats.downstream_rq_time.record(stream.start.elapsed());
+        if !stream.complete && stream.flags.has(ResponseFlag::DownstreamConnectionTermination) {
+            stats.downstream_rq_rx_reset.inc();
+        }
+        if !self.config.access_logs.is_empty() {
+            self.config.access_logs.log(stream);
+        }
+    }
+}
