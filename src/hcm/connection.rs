@@ -96,6 +96,14 @@ impl Connection {
         self.waker.wake();
     }
 
+    /// The signals since the last call. There are none nearly always, so a load comes first.
+    fn take_signals(&self) -> u8 {
+        match self.signals.load(Ordering::Acquire) {
+            0 => 0,
+            _ => self.signals.swap(0, Ordering::AcqRel),
+        }
+    }
+
     /// Ends the connection once its requests are answered.
     pub(super) fn close_gracefully(&self) {
         self.signal(Self::CLOSE);
@@ -276,7 +284,7 @@ impl Timers {
 
     fn poll(&mut self, cx: &mut Context<'_>, hcm: &Hcm, handle: &ConnectionHandle) -> Poll<End> {
         handle.connection.waker.register(cx.waker());
-        let signals = handle.connection.signals.swap(0, Ordering::AcqRel);
+        let signals = handle.connection.take_signals();
         if signals & Connection::CLOSE != 0 {
             return self.announce(hcm);
         }
