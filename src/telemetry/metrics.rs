@@ -1,7 +1,7 @@
 //! Metric cells: what the hot path touches. Names, labels and output are elsewhere.
 //!
-//! A change is one relaxed atomic operation. Cells are plain fields of a group that [`stats!`]
-//! declares, so that a cluster's statistics are one allocation and no map.
+//! A change is one relaxed atomic operation. Cells are plain fields of a group that
+//! [`stats!`](crate::stats) declares, so that a cluster's statistics are one allocation and no map.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
