@@ -7,6 +7,7 @@
 
 pub mod envoy_view;
 pub mod metrics;
+pub mod otel;
 pub mod scope;
 
 use std::any::Any;
