@@ -21,7 +21,9 @@ use std::task::{Context, Poll};
 
 pub use body::{Body, BodyError};
 pub use local_reply::LocalReply;
-pub use stream_info::{BodyProgress, Downstream, OnStreamEnd, ResponseFlag, ResponseFlags, StreamInfo};
+pub use stream_info::{
+    BodyProgress, Downstream, OnStreamEnd, ResponseFlag, ResponseFlags, StreamInfo,
+};
 
 /// Everything of a request but its body.
 pub type RequestHead = http::request::Parts;

@@ -59,7 +59,7 @@ pub(super) fn finish(
     }
     config.stats.count_response(head.status);
     stream.status = Some(head.status);
-    if config.access_logs.needs_request() {
+    if config.access_logs.needs_response_headers() {
         stream.response_headers = Some(Box::new(head.headers.clone()));
     }
     let bodyless = facts.is_head

@@ -5,6 +5,7 @@
 //! is alive gives the same cells, so counters go on when a resource changes; dropping the last
 //! holder unregisters them.
 
+pub mod access_log;
 pub mod envoy_view;
 pub mod metrics;
 pub mod otel;
