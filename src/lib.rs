@@ -5,3 +5,4 @@ pub mod exchange;
 pub mod net;
 pub mod proto;
 pub mod telemetry;
+pub mod xds;
