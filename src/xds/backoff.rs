@@ -35,11 +35,6 @@ impl BackoffOptions {
         }
         Ok(Self { base, max })
     }
-
-    /// The first ceiling.
-    pub const fn base(&self) -> Duration {
-        self.base
-    }
 }
 
 /// Why a back-off cannot be used.
@@ -64,6 +59,11 @@ pub(super) struct Backoff {
 impl Backoff {
     pub(super) fn new(options: BackoffOptions) -> Self {
         Self { options, ceiling: options.base }
+    }
+
+    /// The first ceiling.
+    pub(super) const fn base(&self) -> Duration {
+        self.options.base
     }
 
     /// How long to wait now.

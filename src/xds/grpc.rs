@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
+use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::client::Grpc;
@@ -117,6 +118,21 @@ struct End {
     responded: bool,
 }
 
+impl End {
+    /// How long to wait before the next attempt, after a stream that lived for `lived`.
+    fn wait(&self, lived: Duration, backoff: &mut Backoff, rng: &mut impl Rng) -> Duration {
+        // A server that accepts streams but never answers is no better than one that is gone.
+        if self.responded {
+            backoff.reset();
+        }
+        // One that goes away in good order is expected back; one that keeps doing so is not.
+        if self.planned && self.responded && lived >= backoff.base() {
+            return Duration::ZERO;
+        }
+        backoff.next(rng)
+    }
+}
+
 /// Keeps one stream alive until control is gone. Dropping it ends the stream.
 pub(super) async fn run<M: Machine>(
     link: Arc<Link<M>>,
@@ -130,18 +146,10 @@ pub(super) async fn run<M: Machine>(
         let started = Instant::now();
         let Ok(end) = session(&link, &options, turn, method, &events).await else { return };
         link.with(|mux| mux.closed(&end.error));
-        if end.responded {
-            backoff.reset();
-        }
         if !end.planned {
             turn += 1;
         }
-        // A server that goes away in good order is expected back; one that keeps doing so at once
-        // is not.
-        if end.planned && end.responded && started.elapsed() >= options.backoff.base() {
-            continue;
-        }
-        let wait = backoff.next(&mut rand::rng());
+        let wait = end.wait(started.elapsed(), &mut backoff, &mut rand::rng());
         if link.tell_during(&events, tokio::time::sleep(wait)).await.is_err() {
             return;
         }

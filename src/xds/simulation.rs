@@ -302,6 +302,9 @@ fn simulate<M: Machine, S: Server<M>>(ty: ResourceType) {
                 // What ended its life on a living stream comes back with the next one.
                 simulation.settle();
                 simulation.disconnect();
+                simulation.now += Duration::from_secs(rng.random_range(0..20));
+                simulation.look();
+                simulation.decide();
             }
             simulation.settle();
             simulation.check();

@@ -147,7 +147,7 @@ impl fmt::Display for Source {
 pub enum Event {
     /// Resources came, changed or went. Wants exactly one [`super::Xds::verdict`].
     Update(Update),
-    /// A stream is open (or a file that could not be read was read).
+    /// A stream is open. Files have no such event: their updates say enough.
     Connected {
         /// Where.
         source: Source,
