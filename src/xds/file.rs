@@ -152,18 +152,18 @@ pub(super) async fn run(
     // Watching comes before reading, or a rename between the two would be missed.
     while let Err(error) = watch.add(&link.directory, &link.wake) {
         let error = format!("cannot watch {}: {error}", link.directory.display());
-        if let Some(event) = link.failed(error) {
-            if events.send(event).await.is_err() {
-                return;
-            }
+        if let Some(event) = link.failed(error)
+            && events.send(event).await.is_err()
+        {
+            return;
         }
         tokio::time::sleep(WATCH_AGAIN).await;
     }
     loop {
-        if let Some(event) = link.look(decode).await {
-            if events.send(event).await.is_err() {
-                return;
-            }
+        if let Some(event) = link.look(decode).await
+            && events.send(event).await.is_err()
+        {
+            return;
         }
         link.wake.notified().await;
     }

@@ -164,13 +164,10 @@ impl<M: Machine, S: Server<M>> Simulation<M, S> {
             let due = self.received.pop_front();
             assert_eq!(due.as_deref(), Some(S::nonce(&request)), "answered once, in order");
         }
-        if !std::mem::replace(&mut self.asked, true) {
-            if let Some(claims) = S::claims(&request) {
-                for (name, version) in claims {
-                    let held = self.control.store.get(&name);
-                    assert_eq!(held, Some(&version), "{name} is claimed as held");
-                }
-            }
+        let first = !std::mem::replace(&mut self.asked, true);
+        for (name, version) in S::claims(&request).filter(|_| first).into_iter().flatten() {
+            let held = self.control.store.get(&name);
+            assert_eq!(held, Some(&version), "{name} is claimed as held");
         }
         self.up.push_back(request);
         true
@@ -290,7 +287,7 @@ impl<M: Machine, S: Server<M>> Simulation<M, S> {
 
 fn simulate<M: Machine, S: Server<M>>(ty: ResourceType) {
     for seed in 0..60 {
-        println!("{ty} {:?} seed {seed}", M::VARIANT);
+        eprintln!("{ty} {:?} seed {seed}", M::VARIANT);
         let mut rng = SmallRng::seed_from_u64(seed);
         let mortals = seed % 2 == 1;
         let mut simulation = Simulation::<M, S>::new(ty);

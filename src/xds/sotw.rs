@@ -193,10 +193,10 @@ impl Machine for Sotw {
     }
 
     fn subscribe_all(&mut self) {
-        if !mem::replace(&mut self.wildcard, true) {
-            if let Some(stream) = &mut self.stream {
-                stream.names_changed = true;
-            }
+        if !mem::replace(&mut self.wildcard, true)
+            && let Some(stream) = &mut self.stream
+        {
+            stream.names_changed = true;
         }
     }
 

@@ -103,6 +103,9 @@ fn expect_type(ty: ResourceType, name: &str, index: usize, any: &Any) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     fn cluster(value: &[u8]) -> Any {
@@ -159,5 +162,26 @@ mod tests {
         let long = discovery::ResourceName { name: "long".into(), ..Default::default() };
         let wrapper = discovery::Resource { resource_name: Some(long), ..Default::default() };
         assert_eq!(open(ResourceType::Cluster, 0, wrapper).unwrap().name, "long");
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut rng = SmallRng::seed_from_u64(11);
+        let good = wrap(discovery::Resource {
+            name: "a".into(),
+            aliases: vec!["b".into()],
+            resource: Some(cluster(b"x")),
+            ttl: Some(prost_types::Duration { seconds: i64::MAX, nanos: i32::MIN }),
+            ..Default::default()
+        });
+        for _ in 0..20_000 {
+            let mut bad = good.clone();
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..bad.value.len());
+                bad.value[at] = rng.random();
+            }
+            bad.value.truncate(rng.random_range(1..=bad.value.len()));
+            drop(open_any(ResourceType::Cluster, 0, bad));
+        }
     }
 }

@@ -113,7 +113,7 @@ async fn admit<Q, R: Send + 'static>(
     let (responses, mut outgoing) = mpsc::channel(8);
     let (metadata, _, requests) = request.into_parts();
     let accepted = Accepted { service, metadata, requests, responses };
-    door.send(accepted).await.map_err(|_| Status::unavailable("the test is over"))?;
+    door.send(accepted).await.map_err(|error| Status::unavailable(error.to_string()))?;
     let outgoing = futures_util::stream::poll_fn(move |cx| outgoing.poll_recv(cx));
     Ok(Response::new(Box::pin(outgoing)))
 }
