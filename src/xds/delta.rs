@@ -108,6 +108,7 @@ impl Delta {
             resources,
             kept: Vec::new(),
             removed,
+            expired: false,
             malformed,
         })
     }
@@ -317,7 +318,7 @@ impl Machine for Delta {
         for name in &removed {
             self.versions.remove(name);
         }
-        Some(Offer { seq: self.turn.next_seq(), removed, ..Offer::default() })
+        Some(Offer { seq: self.turn.next_seq(), removed, expired: true, ..Offer::default() })
     }
 
     fn next_end(&self) -> Option<Instant> {

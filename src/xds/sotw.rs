@@ -114,6 +114,7 @@ impl Sotw {
             resources,
             kept,
             removed: Vec::new(),
+            expired: false,
             malformed,
         })
     }
@@ -310,7 +311,7 @@ impl Machine for Sotw {
             self.mortal.remove(name);
         }
         self.expired = true;
-        Some(Offer { seq: self.turn.next_seq(), removed, ..Offer::default() })
+        Some(Offer { seq: self.turn.next_seq(), removed, expired: true, ..Offer::default() })
     }
 
     fn next_end(&self) -> Option<Instant> {

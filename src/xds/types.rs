@@ -185,6 +185,8 @@ pub struct Update {
     pub kept: Vec<String>,
     /// Names that no longer exist, or never did, or whose time to live ended.
     pub removed: Vec<String>,
+    /// No server said this: the time to live of the removed names ended.
+    pub expired: bool,
     /// What the protocol itself found wrong. It is part of the answer whatever the verdict says.
     pub malformed: Vec<Rejection>,
 }
