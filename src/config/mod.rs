@@ -12,6 +12,7 @@
 
 pub mod error;
 pub mod fields;
+pub mod matcher;
 pub mod source;
 
 pub use error::{ConfigError, Errors, Fault, OrFault, ResourceId};

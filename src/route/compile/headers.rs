@@ -1,0 +1,154 @@
+//! `config.core.v3.HeaderValueOption` to [`Mutations`].
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::config::matcher::header_name;
+use crate::config::{Errors, Fault, OrFault, fields};
+use crate::proto::envoy::config::core::v3 as core;
+use crate::route::format::Format;
+use crate::route::headers::{Addition, AppendAction, Level, Mutations};
+
+/// The most headers that one list may add.
+const MAX_ADDITIONS: usize = 1000;
+
+/// The header mutations of one message.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a> {
+    pub(super) request_headers_to_add: &'a [core::HeaderValueOption],
+    pub(super) request_headers_to_remove: &'a [String],
+    pub(super) response_headers_to_add: &'a [core::HeaderValueOption],
+    pub(super) response_headers_to_remove: &'a [String],
+}
+
+/// What holds below a level with these mutations. The least specific level is applied last, and so
+/// wins, unless the table says that the most specific one does.
+pub(super) fn below(
+    above: Option<&Arc<Mutations>>,
+    level: Fields<'_>,
+    most_specific_wins: bool,
+) -> Result<Option<Arc<Mutations>>, Errors> {
+    let Fields {
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+    } = level;
+    let mut errors = Errors::new();
+    let mut added = |add, remove, add_field, remove_field| {
+        let add = errors.take(additions(add).at(add_field)).unwrap_or_default();
+        let remove = errors.take(removals(remove).at(remove_field)).unwrap_or_default();
+        (!add.is_empty() || !remove.is_empty()).then(|| Arc::new(Level { remove, add }))
+    };
+    let request = added(
+        request_headers_to_add,
+        request_headers_to_remove,
+        "request_headers_to_add",
+        "request_headers_to_remove",
+    );
+    let response = added(
+        response_headers_to_add,
+        response_headers_to_remove,
+        "response_headers_to_add",
+        "response_headers_to_remove",
+    );
+    errors.finish()?;
+    if request.is_none() && response.is_none() {
+        return Ok(above.cloned());
+    }
+    let join = |above: &[Arc<Level>], own: Option<Arc<Level>>| -> Box<[Arc<Level>]> {
+        let above = above.iter().cloned();
+        match most_specific_wins {
+            true => above.chain(own).collect(),
+            false => own.into_iter().chain(above).collect(),
+        }
+    };
+    let (above_request, above_response) =
+        above.map_or((&[][..], &[][..]), |above| (&above.request[..], &above.response[..]));
+    let response = join(above_response, response);
+    let mut additions = response.iter().flat_map(|level| &level.add);
+    let response_reads_request = additions.any(|addition| addition.value.reads_request());
+    let request = join(above_request, request);
+    Ok(Some(Arc::new(Mutations { request, response, response_reads_request })))
+}
+
+fn additions(options: &[core::HeaderValueOption]) -> Result<Box<[Addition]>, Errors> {
+    let mut errors = Errors::new();
+    if options.len() > MAX_ADDITIONS {
+        let count = format!("{} headers", options.len());
+        errors.push("", Fault::out_of_range(count, format!("at most {MAX_ADDITIONS}")));
+    }
+    let compile = |(i, option)| addition(option).index(i);
+    let additions =
+        options.iter().enumerate().map(compile).filter_map(|a| errors.take(a)).collect();
+    errors.finish().map(|()| additions)
+}
+
+fn addition(option: &core::HeaderValueOption) -> Result<Addition, Errors> {
+    use core::header_value_option::HeaderAppendAction;
+    let core::HeaderValueOption { header, append, append_action, keep_empty_value } = option;
+    let mut errors = Errors::new();
+    let compiled =
+        errors.take(fields::required(header.as_ref()).and_then(header_value).at("header"));
+    let action = errors.take(fields::enumeration(*append_action).at("append_action"));
+    let action = match (append, action) {
+        (_, None) => None,
+        (None, Some(HeaderAppendAction::AppendIfExistsOrAdd))
+        | (Some(true), Some(HeaderAppendAction::AppendIfExistsOrAdd)) => Some(AppendAction::Append),
+        // The older form of the choice.
+        (Some(false), Some(HeaderAppendAction::AppendIfExistsOrAdd)) => {
+            Some(AppendAction::Overwrite)
+        }
+        (Some(_), Some(_)) => {
+            errors.push("append", Fault::Conflict("excludes append_action; set only that".into()));
+            None
+        }
+        (None, Some(HeaderAppendAction::AddIfAbsent)) => Some(AppendAction::AddIfAbsent),
+        (None, Some(HeaderAppendAction::OverwriteIfExistsOrAdd)) => Some(AppendAction::Overwrite),
+        (None, Some(HeaderAppendAction::OverwriteIfExists)) => {
+            Some(AppendAction::OverwriteIfPresent)
+        }
+    };
+    match (compiled, action) {
+        (Some((name, value)), Some(action)) if errors.is_empty() => {
+            Ok(Addition { name, value, action, keep_empty: *keep_empty_value })
+        }
+        _ => Err(errors),
+    }
+}
+
+fn header_value(header: &core::HeaderValue) -> Result<(HeaderName, Format), Errors> {
+    let core::HeaderValue { key, value, raw_value } = header;
+    let mut errors = Errors::new();
+    let name = errors.take(modifiable(key).at("key"));
+    let (field, text) = match (value.is_empty(), raw_value.is_empty()) {
+        (_, true) => ("value", value.as_bytes()),
+        (true, false) => ("raw_value", raw_value.as_slice()),
+        (false, false) => {
+            errors.push("raw_value", Fault::Conflict("excludes value; set only one".into()));
+            ("value", value.as_bytes())
+        }
+    };
+    let format = errors.take(Format::parse(text).at(field));
+    match (name, format) {
+        (Some(name), Some(format)) if errors.is_empty() => Ok((name, format)),
+        _ => Err(errors),
+    }
+}
+
+fn removals(names: &[String]) -> Result<Box<[HeaderName]>, Errors> {
+    let mut errors = Errors::new();
+    let compile = |(i, name): (usize, &String)| modifiable(name).index(i);
+    let names = names.iter().enumerate().map(compile).filter_map(|n| errors.take(n)).collect();
+    errors.finish().map(|()| names)
+}
+
+/// A header that is not part of the request's target, which the rewrites of a route change.
+fn modifiable(name: &str) -> Result<HeaderName, Errors> {
+    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        let reason = ":-prefixed or host headers may not be modified";
+        return Err(Fault::invalid(format!("{name:?}"), reason).into());
+    }
+    header_name(name)
+}

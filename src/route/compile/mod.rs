@@ -1,0 +1,301 @@
+//! `config.route.v3.RouteConfiguration` to [`RouteTable`].
+//!
+//! What levels say about all routes below them is put together on the way down ([`Inherited`]), and
+//! whatever is equal is made once and shared, since a table may have ten thousand routes that differ
+//! in a path and a cluster only.
+
+mod action;
+mod headers;
+mod overrides;
+mod predicate;
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost_types::Any as ProtoAny;
+
+use super::action::Timeout;
+use super::headers::Mutations;
+use super::host::Domains;
+use super::tree::{PathIndex, PathPattern};
+use super::{Entry, HostRoutes, Overrides, Route, RouteTable, Target, VirtualHost, Weighted};
+use crate::config::matcher::{RegexMatcher, header_name};
+use crate::config::{Errors, Fault, OrFault, fields};
+use crate::proto::envoy::config::route::v3 as proto;
+
+/// Compiles the options that routes have for one filter, by its name.
+pub type CompileFilterOverride<'a> =
+    dyn Fn(&str, &ProtoAny) -> Result<Arc<dyn Any + Send + Sync>, Errors> + 'a;
+
+/// What compiling a table needs from outside.
+#[derive(Clone, Copy)]
+pub struct CompileContext<'a> {
+    /// Compiles the options that a route has for the filter of a name. A type that no filter takes is
+    /// [`Fault::UnknownExtension`].
+    pub compile_filter_override: &'a CompileFilterOverride<'a>,
+}
+
+impl std::fmt::Debug for CompileContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompileContext").finish_non_exhaustive()
+    }
+}
+
+/// What all parts of one table share while it is compiled.
+struct Shared<'a> {
+    cx: &'a CompileContext<'a>,
+    clusters: HashSet<Arc<str>>,
+    timeouts: HashMap<Option<Duration>, Arc<Timeout>>,
+    regexes: HashMap<String, RegexMatcher>,
+    most_specific_header_mutations_wins: bool,
+    max_direct_response_body_size_bytes: u32,
+}
+
+impl Shared<'_> {
+    fn cluster(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.clusters.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.clusters.insert(Arc::clone(&name));
+        name
+    }
+}
+
+/// What a level and those above it say about every route below.
+#[derive(Clone, Default)]
+struct Inherited {
+    overrides: Option<Arc<Overrides>>,
+    mutations: Option<Arc<Mutations>>,
+}
+
+/// The fields by which a level adds to what is [`Inherited`].
+struct LevelFields<'a> {
+    headers: headers::Fields<'a>,
+    typed_per_filter_config: &'a HashMap<String, ProtoAny>,
+}
+
+impl Inherited {
+    /// What holds below a level.
+    fn below(&self, level: LevelFields<'_>, shared: &Shared<'_>) -> Result<Self, Errors> {
+        let mut errors = Errors::new();
+        let mutations = errors.take(headers::below(
+            self.mutations.as_ref(),
+            level.headers,
+            shared.most_specific_header_mutations_wins,
+        ));
+        let overrides = errors.take(overrides::below(
+            self.overrides.as_ref(),
+            level.typed_per_filter_config,
+            shared.cx,
+        ));
+        errors.finish()?;
+        Ok(Self {
+            overrides: overrides.unwrap_or_default(),
+            mutations: mutations.unwrap_or_default(),
+        })
+    }
+}
+
+impl RouteTable {
+    /// Compiles a table.
+    ///
+    /// # Errors
+    /// Every fault in it, with its path.
+    pub fn compile(
+        table: proto::RouteConfiguration,
+        cx: &CompileContext<'_>,
+    ) -> Result<Self, Errors> {
+        let proto::RouteConfiguration {
+            name,
+            virtual_hosts,
+            internal_only_headers,
+            response_headers_to_add,
+            response_headers_to_remove,
+            request_headers_to_add,
+            validate_clusters,
+            request_headers_to_remove,
+            most_specific_header_mutations_wins,
+            max_direct_response_body_size_bytes,
+            ignore_port_in_host_matching,
+            typed_per_filter_config,
+        } = table;
+        let mut errors = Errors::new();
+        let mut shared = Shared {
+            cx,
+            clusters: HashSet::new(),
+            timeouts: HashMap::new(),
+            regexes: HashMap::new(),
+            most_specific_header_mutations_wins,
+            max_direct_response_body_size_bytes: max_direct_response_body_size_bytes
+                .unwrap_or(4096),
+        };
+        let fields = LevelFields {
+            headers: headers::Fields {
+                request_headers_to_add: &request_headers_to_add,
+                request_headers_to_remove: &request_headers_to_remove,
+                response_headers_to_add: &response_headers_to_add,
+                response_headers_to_remove: &response_headers_to_remove,
+            },
+            typed_per_filter_config: &typed_per_filter_config,
+        };
+        let inherited =
+            errors.take(Inherited::default().below(fields, &shared)).unwrap_or_default();
+        let name_of = |(i, name): (usize, &String)| header_name(name).index(i);
+        let internal_only_headers = internal_only_headers
+            .iter()
+            .enumerate()
+            .filter_map(|header| errors.take(name_of(header).at("internal_only_headers")))
+            .collect();
+        let mut domains = Domains::default();
+        let mut hosts = Vec::with_capacity(virtual_hosts.len());
+        for (i, host) in virtual_hosts.into_iter().enumerate() {
+            let position = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+            errors.take(
+                add_domains(&mut domains, &host.domains, position).index(i).at("virtual_hosts"),
+            );
+            let host = virtual_host(host, &inherited, &mut shared).index(i).at("virtual_hosts");
+            hosts.extend(errors.take(host));
+        }
+        errors.finish()?;
+        let mut cluster_names: Box<[_]> = shared.clusters.into_iter().collect();
+        cluster_names.sort_unstable();
+        Ok(Self {
+            name: name.into(),
+            domains,
+            hosts: hosts.into(),
+            ignore_port: ignore_port_in_host_matching,
+            internal_only_headers,
+            validate_clusters,
+            cluster_names,
+        })
+    }
+}
+
+fn add_domains(domains: &mut Domains, names: &[String], host: u32) -> Result<(), Errors> {
+    let mut errors = Errors::new();
+    if names.is_empty() {
+        errors.push("domains", Fault::Required);
+    }
+    for (i, domain) in names.iter().enumerate() {
+        errors.take(domains.add(domain, host).index(i).at("domains"));
+    }
+    errors.finish()
+}
+
+fn virtual_host(
+    host: proto::VirtualHost,
+    above: &Inherited,
+    shared: &mut Shared<'_>,
+) -> Result<HostRoutes, Errors> {
+    let proto::VirtualHost {
+        name,
+        // They are compiled with those of the other hosts.
+        domains: _,
+        routes,
+        request_headers_to_add,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_remove,
+        include_request_attempt_count,
+        typed_per_filter_config,
+        include_attempt_count_in_response,
+    } = host;
+    let mut errors = Errors::new();
+    let name = errors.take(fields::non_empty(&name).at("name")).unwrap_or_default();
+    let fields = LevelFields {
+        headers: headers::Fields {
+            request_headers_to_add: &request_headers_to_add,
+            request_headers_to_remove: &request_headers_to_remove,
+            response_headers_to_add: &response_headers_to_add,
+            response_headers_to_remove: &response_headers_to_remove,
+        },
+        typed_per_filter_config: &typed_per_filter_config,
+    };
+    let inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
+    let host = Arc::new(VirtualHost {
+        name,
+        include_request_attempt_count,
+        include_attempt_count_in_response,
+    });
+    let mut patterns = Vec::with_capacity(routes.len());
+    let mut entries = Vec::with_capacity(routes.len());
+    for (i, message) in routes.into_iter().enumerate() {
+        let compiled = route(message, &host, &inherited, shared).index(i).at("routes");
+        if let Some((pattern, entry)) = errors.take(compiled) {
+            patterns.push(pattern);
+            entries.push(entry);
+        }
+    }
+    errors.finish()?;
+    Ok(HostRoutes { paths: PathIndex::new(patterns), entries: entries.into() })
+}
+
+fn route(
+    route: proto::Route,
+    host: &Arc<VirtualHost>,
+    above: &Inherited,
+    shared: &mut Shared<'_>,
+) -> Result<(PathPattern, Entry), Errors> {
+    let proto::Route {
+        r#match: route_match,
+        request_headers_to_add,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_remove,
+        typed_per_filter_config,
+        name,
+        action,
+    } = route;
+    let mut errors = Errors::new();
+    let matched = errors.take(
+        fields::required(route_match)
+            .and_then(|route_match| predicate::route_match(route_match, shared))
+            .at("match"),
+    );
+    let fields = LevelFields {
+        headers: headers::Fields {
+            request_headers_to_add: &request_headers_to_add,
+            request_headers_to_remove: &request_headers_to_remove,
+            response_headers_to_add: &response_headers_to_add,
+            response_headers_to_remove: &response_headers_to_remove,
+        },
+        typed_per_filter_config: &typed_per_filter_config,
+    };
+    let inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
+    // Without a pattern the route is lost, but its action is checked all the same.
+    let length = matched.as_ref().map(|(pattern, _)| pattern.matched());
+    let length = length.unwrap_or(super::rewrite::Matched::Whole);
+    let choices = match action {
+        None => {
+            errors.push("action", Fault::Required);
+            None
+        }
+        Some(action) => errors.take(action::compile(action, length, &inherited, shared)),
+    };
+    let (Some((pattern, predicates)), Some(choices)) = (matched, choices) else {
+        return Err(errors);
+    };
+    errors.finish()?;
+    let name: Option<Arc<str>> = (!name.is_empty()).then(|| name.into());
+    let route = |choice: action::Choice| {
+        let Inherited { overrides, mutations } = choice.inherited;
+        Arc::new(Route {
+            name: name.clone(),
+            host: Arc::clone(host),
+            action: choice.action,
+            overrides,
+            mutations,
+        })
+    };
+    let target = match choices {
+        action::Choices::One(choice) => Target::One(route(choice)),
+        action::Choices::Weighted(ends, choices) => Target::Weighted(Box::new(Weighted {
+            ends: ends.into(),
+            routes: choices.into_iter().map(route).collect(),
+        })),
+    };
+    Ok((pattern, Entry { predicates, target }))
+}

@@ -1,0 +1,199 @@
+//! The index finds what a scan over the configuration in its order finds.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::proto::envoy::r#type::matcher::v3 as matcher;
+
+/// One route as the scan sees it.
+#[derive(Debug, Clone)]
+struct Rule {
+    kind: Kind,
+    ignore_case: bool,
+    /// Value that `x-v` must have.
+    header: Option<&'static str>,
+    /// Value that `q` must have.
+    query: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Exact(String),
+    Prefix(String),
+    Segment(String),
+    /// An expression, and what it means.
+    Regex(&'static str, fn(&str) -> bool),
+}
+
+const REGEXES: [(&str, fn(&str) -> bool); 4] = [
+    ("/a.*", |path| path.starts_with("/a")),
+    (".*b", |path| path.ends_with('b')),
+    ("/[ab]+", |path| path.len() > 1 && path[1..].chars().all(|c| c == 'a' || c == 'b')),
+    ("/", |path| path == "/"),
+];
+
+fn path() -> impl Strategy<Value = String> {
+    let segment = prop::sample::select(vec!["", "a", "b", "A", "ab", "aB", "abc", "b%61"]);
+    prop::collection::vec(segment, 0..4).prop_map(|segments| format!("/{}", segments.join("/")))
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let kind = prop_oneof![
+        path().prop_map(Kind::Exact),
+        path().prop_map(Kind::Prefix),
+        Just(Kind::Prefix(String::new())),
+        path()
+            .prop_filter("a separated prefix", |path| path.len() > 1 && !path.ends_with('/'))
+            .prop_map(Kind::Segment),
+        prop::sample::select(REGEXES.to_vec()).prop_map(|(text, test)| Kind::Regex(text, test)),
+    ];
+    let value = || prop::option::weighted(0.3, prop::sample::select(vec!["1", "2"]));
+    (kind, any::<bool>(), value(), value()).prop_map(|(kind, ignore_case, header, query)| Rule {
+        kind,
+        ignore_case,
+        header,
+        query,
+    })
+}
+
+impl Rule {
+    fn message(&self, cluster: String) -> proto::Route {
+        let path_specifier = Some(match &self.kind {
+            Kind::Exact(path) => PathSpecifier::Path(path.clone()),
+            Kind::Prefix(path) => PathSpecifier::Prefix(path.clone()),
+            Kind::Segment(path) => PathSpecifier::PathSeparatedPrefix(path.clone()),
+            Kind::Regex(text, _) => PathSpecifier::SafeRegex(matcher::RegexMatcher {
+                regex: (*text).into(),
+                engine_type: None,
+            }),
+        });
+        let exact = |text: &str| matcher::StringMatcher {
+            ignore_case: false,
+            match_pattern: Some(matcher::string_matcher::MatchPattern::Exact(text.into())),
+        };
+        let header = |value: &str| proto::HeaderMatcher {
+            name: "x-v".into(),
+            header_match_specifier: Some(proto::header_matcher::HeaderMatchSpecifier::StringMatch(
+                exact(value),
+            )),
+            ..Default::default()
+        };
+        let query = |value: &str| proto::QueryParameterMatcher {
+            name: "q".into(),
+            query_parameter_match_specifier: Some(
+                proto::query_parameter_matcher::QueryParameterMatchSpecifier::StringMatch(exact(
+                    value,
+                )),
+            ),
+        };
+        let route_match = proto::RouteMatch {
+            path_specifier,
+            case_sensitive: Some(!self.ignore_case),
+            headers: self.header.map(header).into_iter().collect(),
+            query_parameters: self.query.map(query).into_iter().collect(),
+            grpc: None,
+        };
+        let action = Some(ActionProto::Route(to_cluster(&cluster)));
+        proto::Route { r#match: Some(route_match), action, ..Default::default() }
+    }
+
+    fn matches(&self, path: &str, header: Option<&str>, query: Option<&str>) -> bool {
+        let fold = |text: &str| match self.ignore_case {
+            true => text.to_lowercase(),
+            false => text.to_owned(),
+        };
+        let path_matches = match &self.kind {
+            Kind::Exact(text) => fold(path) == fold(text),
+            Kind::Prefix(text) => fold(path).starts_with(&fold(text)),
+            Kind::Segment(text) => {
+                fold(path) == fold(text) || fold(path).starts_with(&(fold(text) + "/"))
+            }
+            Kind::Regex(_, test) => test(path),
+        };
+        path_matches
+            && self.header.is_none_or(|value| header == Some(value))
+            && self.query.is_none_or(|value| query == Some(value))
+    }
+}
+
+const HOSTS: [&str; 4] = ["a.test", "*.test", "a.*", "*"];
+
+/// The host by the rule of precedence, said for these names only.
+fn scan_host(name: &str, count: usize) -> Option<usize> {
+    let fits: [bool; 4] = [
+        name == "a.test",
+        name.len() > 5 && name.ends_with(".test"),
+        name.len() > 2 && name.starts_with("a."),
+        true,
+    ];
+    (0..count).find(|host| fits[*host])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn the_index_answers_as_a_scan(
+        hosts in prop::collection::vec(prop::collection::vec(rule(), 0..24), 1..=4),
+        requests in prop::collection::vec(
+            (
+                prop::sample::select(vec!["a.test", "b.test", "a.b", "c"]),
+                path(),
+                prop::option::of(prop::sample::select(vec!["1", "2"])),
+                prop::option::of(prop::sample::select(vec!["1", "2"])),
+            ),
+            1..24,
+        ),
+    ) {
+        let message = |(h, rules): (usize, &Vec<Rule>)| {
+            let routes = rules.iter().enumerate();
+            host(&[HOSTS[h]], routes.map(|(r, rule)| rule.message(format!("{h}-{r}"))).collect())
+        };
+        let compiled = compile(table(hosts.iter().enumerate().map(message).collect())).unwrap();
+        for (name, path, header, query) in requests {
+            let uri = match query {
+                Some(value) => format!("{path}?q={value}"),
+                None => path.clone(),
+            };
+            let mut head = get(name, &uri);
+            if let Some(value) = header {
+                head.headers.insert("x-v", http::HeaderValue::from_static(value));
+            }
+            let expected = scan_host(name, hosts.len()).and_then(|h| {
+                let found = hosts[h].iter().position(|rule| rule.matches(&path, header, query))?;
+                Some(format!("{h}-{found}"))
+            });
+            let found = cluster(&compiled, &head, 0).map(|name| name.to_string());
+            prop_assert_eq!(found, expected, "{} {}", name, uri);
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_routes_compile_fast_and_are_not_scanned() {
+    let routes = |count: usize| {
+        let route = |n| forward(&format!("/x/{n:05}/"), &format!("cluster-{n}"));
+        table(vec![host(&["*"], (0..count).map(route).collect())])
+    };
+    let message = routes(10_000);
+    let begin = tokio::time::Instant::now();
+    let large = compile(message).unwrap();
+    let took = begin.elapsed();
+    // Without optimisation and on a busy machine; the bench measures the real time.
+    assert!(took < std::time::Duration::from_secs(3), "{took:?}");
+    let small = compile(routes(10)).unwrap();
+    let time = |table: &RouteTable, count: u64| {
+        let heads: Vec<_> =
+            (0..100).map(|n| get("a.test", &format!("/x/{:05}/y", n * 7919 % count))).collect();
+        let round = || {
+            let begin = tokio::time::Instant::now();
+            let found = heads.iter().filter(|head| table.find(head, 0).is_some()).count();
+            assert_eq!(found, heads.len());
+            begin.elapsed()
+        };
+        (0..20).map(|_| round()).min().unwrap()
+    };
+    // A scan would cost hundreds of times as much.
+    let (large, small) = (time(&large, 10_000), time(&small, 10));
+    assert!(large < small * 10, "{large:?} for 10,000 routes, {small:?} for 10");
+}

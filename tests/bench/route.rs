@@ -1,0 +1,72 @@
+//! Finding a route among 10 and among 10,000, and compiling as many.
+
+#![expect(missing_docs, reason = "criterion's macros make public items without documentation")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use nuncio::config::{Errors, Fault};
+use nuncio::proto::envoy::config::route::v3 as proto;
+use nuncio::route::{CompileContext, RouteTable};
+
+fn table(routes: usize) -> proto::RouteConfiguration {
+    let route = |n: usize| proto::Route {
+        r#match: Some(proto::RouteMatch {
+            path_specifier: Some(proto::route_match::PathSpecifier::Prefix(format!("/x/{n:05}/"))),
+            ..Default::default()
+        }),
+        action: Some(proto::route::Action::Route(proto::RouteAction {
+            cluster_specifier: Some(proto::route_action::ClusterSpecifier::Cluster(format!(
+                "cluster-{n:05}"
+            ))),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    proto::RouteConfiguration {
+        name: "routes".into(),
+        virtual_hosts: vec![proto::VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: (0..routes).map(route).collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn compile(table: proto::RouteConfiguration) -> RouteTable {
+    let compile_filter_override = |_: &str, any: &prost_types::Any| {
+        Err(Errors::from(Fault::UnknownExtension(any.type_url.clone())))
+    };
+    let cx = CompileContext { compile_filter_override: &compile_filter_override };
+    RouteTable::compile(table, &cx).expect("the table is well formed")
+}
+
+fn bench(criterion: &mut Criterion) {
+    for routes in [10, 10_000] {
+        let compiled = Arc::new(compile(table(routes)));
+        let heads: Vec<_> = (0..1024)
+            .map(|n| {
+                let path = format!("/x/{:05}/some/resource?query=1", n * 7919 % routes);
+                let request = http::Request::get(path).header("host", "bench.test").body(());
+                request.expect("the path is a path").into_parts().0
+            })
+            .collect();
+        let mut next = 0;
+        criterion.bench_function(&format!("find among {routes} prefixes"), |bencher| {
+            bencher.iter(|| {
+                next = (next + 1) % heads.len();
+                black_box(compiled.find(&heads[next], 0))
+            });
+        });
+    }
+    let message = table(10_000);
+    criterion.bench_function("compile 10000 prefixes", |bencher| {
+        bencher.iter_batched(|| message.clone(), compile, BatchSize::LargeInput);
+    });
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
