@@ -193,7 +193,7 @@ fn forwarding_options_are_honoured() {
 
     let forever =
         proto::RouteAction { timeout: Some(prost_types::Duration::default()), ..to_cluster("a") };
-    let compiled = compile(one_route(route("/", ActionProto::Route(forever)))).unwrap();
+    let compiled = compile(one_route(self::route("/", ActionProto::Route(forever)))).unwrap();
     let route = compiled.find(&get("a.test", "/"), 0).unwrap();
     let Action::Forward(forward) = route.action() else { panic!() };
     assert_eq!((forward.timeout(), forward.expected_timeout_header()), (None, None));
