@@ -1,0 +1,257 @@
+//! Circuit breakers: limits on what a cluster may have in flight, counted over all workers.
+//!
+//! A [`Permit`] is one unit in use; dropping it gives the unit back. Usage is kept by the name of the
+//! cluster, so that what a replaced cluster still has in flight counts against its successor.
+//!
+//! Differs: connections made for requests of high priority share the pools of the others; only the
+//! counts are kept apart (`config.cluster.v3.CircuitBreakers`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use thiserror::Error;
+
+use crate::telemetry::metrics::{Cell, Gauge, StatGroup};
+
+/// Which thresholds a request counts against: `config.core.v3.RoutingPriority`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RoutingPriority {
+    /// `DEFAULT`.
+    #[default]
+    Default,
+    /// `HIGH`.
+    High,
+}
+
+/// Limits of one priority, as units in use at once; 0 allows none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `max_connections`, 1024 unless set.
+    pub max_connections: u32,
+    /// `max_pending_requests`, 1024 unless set.
+    pub max_pending_requests: u32,
+    /// `max_requests`, 1024 unless set.
+    pub max_requests: u32,
+    /// `max_retries`, 3 unless set.
+    pub max_retries: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+        }
+    }
+}
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// A connection to a host.
+    Connection,
+    /// A request that waits for a connection.
+    Pending,
+    /// A request, from its admission to the end of its response.
+    Request,
+    /// A request that is being tried again.
+    Retry,
+}
+
+/// A limit was met: Envoy's `UO`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the circuit breaker is open")]
+pub struct Overflow;
+
+#[derive(Debug, Default)]
+struct Used {
+    units: AtomicU32,
+    /// 1 while the limit is met.
+    open: Gauge,
+}
+
+/// Units in use by all clusters of one name.
+#[derive(Debug, Default)]
+pub(super) struct Usage([[Used; 4]; 2]);
+
+impl StatGroup for Usage {
+    fn visit(&self, visit: &mut dyn FnMut(&'static str, Cell<'_>)) {
+        const NAMES: [[&str; 4]; 2] = [
+            ["default.cx_open", "default.rq_pending_open", "default.rq_open", "default.rq_retry_open"],
+            ["high.cx_open", "high.rq_pending_open", "high.rq_open", "high.rq_retry_open"],
+        ];
+        for (names, used) in NAMES.iter().zip(&self.0) {
+            for (name, used) in names.iter().zip(used) {
+                visit(name, Cell::Gauge(&used.open));
+            }
+        }
+    }
+}
+
+/// The circuit breakers of one cluster.
+#[derive(Debug)]
+pub struct Breakers {
+    usage: Arc<Usage>,
+    limits: [Limits; 2],
+}
+
+impl Breakers {
+    pub(super) fn new(usage: Arc<Usage>, default: Limits, high: Limits) -> Self {
+        Self { usage, limits: [default, high] }
+    }
+
+    /// The limits of one priority.
+    pub fn limits(&self, priority: RoutingPriority) -> Limits {
+        self.limits[priority as usize]
+    }
+
+    /// Units of `resource` in use now.
+    pub fn in_use(&self, priority: RoutingPriority, resource: Resource) -> u32 {
+        self.usage.0[priority as usize][resource as usize].units.load(Ordering::Relaxed)
+    }
+
+    /// Takes one unit, unless the limit is met. Exact, whoever else takes one at the same time.
+    pub fn acquire(
+        &self,
+        priority: RoutingPriority,
+        resource: Resource,
+    ) -> Result<Permit, Overflow> {
+        let limit = self.limit(priority, resource);
+        let used = &self.usage.0[priority as usize][resource as usize];
+        let taken = used.units.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |units| {
+            (units < limit).then_some(units + 1)
+        });
+        match taken {
+            Ok(before) => Ok(self.permit(priority, resource, before)),
+            Err(_full) => {
+                used.open.set(1);
+                Err(Overflow)
+            }
+        }
+    }
+
+    /// Takes one unit even over the limit: a pool without any connection may always make one, or
+    /// what waits there would wait for ever.
+    pub(super) fn acquire_over_limit(
+        &self,
+        priority: RoutingPriority,
+        resource: Resource,
+    ) -> Permit {
+        let used = &self.usage.0[priority as usize][resource as usize];
+        let before = used.units.fetch_add(1, Ordering::Relaxed);
+        self.permit(priority, resource, before)
+    }
+
+    fn permit(&self, priority: RoutingPriority, resource: Resource, before: u32) -> Permit {
+        let limit = self.limit(priority, resource);
+        if before.saturating_add(1) >= limit {
+            self.usage.0[priority as usize][resource as usize].open.set(1);
+        }
+        Permit { usage: Arc::clone(&self.usage), priority, resource, limit }
+    }
+
+    fn limit(&self, priority: RoutingPriority, resource: Resource) -> u32 {
+        let limits = &self.limits[priority as usize];
+        match resource {
+            Resource::Connection => limits.max_connections,
+            Resource::Pending => limits.max_pending_requests,
+            Resource::Request => limits.max_requests,
+            Resource::Retry => limits.max_retries,
+        }
+    }
+}
+
+/// One unit in use; dropping it gives it back.
+#[derive(Debug)]
+#[must_use = "dropping a permit gives it back"]
+pub struct Permit {
+    usage: Arc<Usage>,
+    priority: RoutingPriority,
+    resource: Resource,
+    limit: u32,
+}
+
+impl Permit {
+    /// The priority it was taken at.
+    pub fn priority(&self) -> RoutingPriority {
+        self.priority
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let used = &self.usage.0[self.priority as usize][self.resource as usize];
+        if used.units.fetch_sub(1, Ordering::Relaxed) == self.limit {
+            used.open.set(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breakers(max_requests: u32) -> Breakers {
+        let limits = Limits { max_requests, ..Limits::default() };
+        Breakers::new(Arc::default(), limits, Limits::default())
+    }
+
+    #[test]
+    fn a_limit_is_exact_under_threads() {
+        let breakers = breakers(7);
+        let most = AtomicU32::new(0);
+        let now = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        if let Ok(permit) =
+                            breakers.acquire(RoutingPriority::Default, Resource::Request)
+                        {
+                            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            now.fetch_sub(1, Ordering::SeqCst);
+                            drop(permit);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(most.load(Ordering::SeqCst) <= 7);
+        let all: Vec<_> = std::iter::from_fn(|| {
+            breakers.acquire(RoutingPriority::Default, Resource::Request).ok()
+        })
+        .collect();
+        assert_eq!(all.len(), 7);
+        drop(all);
+        assert_eq!(breakers.in_use(RoutingPriority::Default, Resource::Request), 0);
+    }
+
+    #[test]
+    fn zero_allows_none_and_priorities_are_apart() {
+        let breakers = breakers(0);
+        assert!(breakers.acquire(RoutingPriority::Default, Resource::Request).is_err());
+        assert!(breakers.acquire(RoutingPriority::High, Resource::Request).is_ok());
+        assert!(breakers.acquire(RoutingPriority::Default, Resource::Pending).is_ok());
+    }
+
+    #[test]
+    fn the_gauge_is_open_while_the_limit_is_met() {
+        let open = |breakers: &Breakers| {
+            let mut value = None;
+            breakers.usage.visit(&mut |name, cell| {
+                if let ("default.rq_open", Cell::Gauge(gauge)) = (name, cell) {
+                    value = Some(gauge.value());
+                }
+            });
+            value
+        };
+        let breakers = breakers(1);
+        assert_eq!(open(&breakers), Some(0));
+        let permit = breakers.acquire(RoutingPriority::Default, Resource::Request).unwrap();
+        assert_eq!(open(&breakers), Some(1));
+        drop(permit);
+        assert_eq!(open(&breakers), Some(0));
+    }
+}

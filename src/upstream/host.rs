@@ -1,0 +1,162 @@
+//! A host: one address of a cluster, with what all workers count on it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use parking_lot::RwLock;
+
+/// Where a group of hosts runs: `config.core.v3.Locality`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Locality {
+    /// The region, or empty.
+    pub region: Arc<str>,
+    /// The zone, or empty.
+    pub zone: Arc<str>,
+    /// The part of the zone, or empty.
+    pub sub_zone: Arc<str>,
+}
+
+/// What the management server says of a host's health: `config.core.v3.HealthStatus`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HealthStatus {
+    /// Nothing: taken as healthy.
+    #[default]
+    Unknown,
+    /// Takes requests.
+    Healthy,
+    /// Takes none, but in a panic.
+    Unhealthy,
+    /// Is being shut down; takes none.
+    Draining,
+    /// Did not answer; takes none.
+    Timeout,
+    /// Takes requests that the healthy ones cannot.
+    Degraded,
+}
+
+impl HealthStatus {
+    const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Healthy,
+        Self::Unhealthy,
+        Self::Draining,
+        Self::Timeout,
+        Self::Degraded,
+    ];
+
+    /// Takes requests like any other.
+    pub fn is_healthy(self) -> bool {
+        matches!(self, Self::Unknown | Self::Healthy)
+    }
+
+    /// Envoy's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Healthy => "HEALTHY",
+            Self::Unhealthy => "UNHEALTHY",
+            Self::Draining => "DRAINING",
+            Self::Timeout => "TIMEOUT",
+            Self::Degraded => "DEGRADED",
+        }
+    }
+}
+
+/// Free-form data of an endpoint, by the name of the filter that reads it.
+pub type Metadata = BTreeMap<String, prost_types::Struct>;
+
+crate::stats! {
+    /// What all workers count on one host, under the names of `/clusters`.
+    pub struct HostStats {
+        /// Connections open or being opened.
+        gauge cx_active,
+        /// Connections that could not be made.
+        counter cx_connect_fail,
+        /// Connections begun.
+        counter cx_total,
+        /// Requests on a connection now.
+        gauge rq_active,
+        /// Answers of class 5xx, and requests without an answer.
+        counter rq_error,
+        /// Other answers.
+        counter rq_success,
+        /// Requests whose time ran out.
+        counter rq_timeout,
+        /// Requests given to a connection.
+        counter rq_total,
+    }
+}
+
+/// One address of a cluster. It stays the same object while updates keep its address and host name;
+/// weight and health may change under it.
+#[derive(Debug)]
+pub struct Host {
+    address: SocketAddr,
+    hostname: Arc<str>,
+    weight: AtomicU32,
+    health: AtomicU8,
+    metadata: RwLock<Option<Arc<Metadata>>>,
+    /// What is counted on it.
+    pub stats: HostStats,
+}
+
+impl Host {
+    /// A host that nothing was sent to yet; `weight` is at least 1.
+    pub fn new(address: SocketAddr, hostname: Arc<str>, weight: u32, health: HealthStatus) -> Self {
+        Self {
+            address,
+            hostname,
+            weight: AtomicU32::new(weight.max(1)),
+            health: AtomicU8::new(health as u8),
+            metadata: RwLock::new(None),
+            stats: HostStats::default(),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its name: `Endpoint.hostname`, or the name that DNS resolved; else empty.
+    pub fn hostname(&self) -> &Arc<str> {
+        &self.hostname
+    }
+
+    /// Its share among the hosts of its priority; at least 1.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// What the management server says of its health.
+    pub fn health(&self) -> HealthStatus {
+        let health = usize::from(self.health.load(Ordering::Relaxed));
+        HealthStatus::ALL.get(health).copied().unwrap_or_default()
+    }
+
+    /// The endpoint's metadata. Takes a lock; not for every request.
+    pub fn metadata(&self) -> Option<Arc<Metadata>> {
+        self.metadata.read().clone()
+    }
+
+    /// Takes over what an update says; true if something differs.
+    pub(super) fn update(
+        &self,
+        weight: u32,
+        health: HealthStatus,
+        metadata: &Option<Arc<Metadata>>,
+    ) -> bool {
+        let weight = weight.max(1);
+        let mut changed = self.weight.swap(weight, Ordering::Relaxed) != weight;
+        changed |= self.health.swap(health as u8, Ordering::Relaxed) != health as u8;
+        let mut current = self.metadata.write();
+        if *current != *metadata {
+            current.clone_from(metadata);
+            changed = true;
+        }
+        changed
+    }
+}

@@ -1,0 +1,257 @@
+//! The hosts of a cluster as the balancer sees them: priority > locality > hosts.
+//!
+//! A [`HostSet`] is immutable and replaced whole; a host whose address and name stay keeps its
+//! object, and with it its counts. Workers notice a new set by its pointer at their next pick.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::host::{HealthStatus, Host, Locality, Metadata};
+
+/// Where an endpoint listens, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// An IP address.
+    Ip(SocketAddr),
+    /// A name to be resolved.
+    Name {
+        /// The name.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// A compiled `LbEndpoint`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: EndpointAddress,
+    /// `Endpoint.hostname`; empty if not set.
+    pub hostname: Arc<str>,
+    /// What the management server says of its health.
+    pub health: HealthStatus,
+    /// Its share, at least 1.
+    pub weight: u32,
+    /// Free-form data.
+    pub metadata: Option<Arc<Metadata>>,
+}
+
+/// A compiled `LocalityLbEndpoints`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalityEndpoints {
+    /// Where they run.
+    pub locality: Arc<Locality>,
+    /// The locality's share if locality weights are used, which they are not yet; 0 if not set.
+    pub weight: u32,
+    /// 0 is used first.
+    pub priority: u32,
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A compiled `ClusterLoadAssignment`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoints {
+    /// `cluster_name`.
+    pub name: Arc<str>,
+    /// How much load healthy hosts can take over from others, in percent; 140 unless set.
+    pub overprovisioning_factor: u32,
+    /// The endpoints by locality and priority, in the order they came.
+    pub localities: Vec<LocalityEndpoints>,
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self { name: "".into(), overprovisioning_factor: 140, localities: Vec::new() }
+    }
+}
+
+/// Hosts of one locality: a range of [`PriorityHosts::hosts`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalityHosts {
+    /// Where they run.
+    pub locality: Arc<Locality>,
+    /// The locality's share, 0 if not set.
+    pub weight: u32,
+    /// Which of the priority's hosts they are.
+    pub range: Range<usize>,
+}
+
+/// The hosts of one priority.
+#[derive(Debug, Default)]
+pub struct PriorityHosts {
+    /// All of them.
+    pub hosts: Box<[Arc<Host>]>,
+    /// Those that take requests.
+    pub healthy: Box<[Arc<Host>]>,
+    /// Those that take what the healthy ones cannot.
+    pub degraded: Box<[Arc<Host>]>,
+    /// Which of `hosts` run where.
+    pub localities: Box<[LocalityHosts]>,
+}
+
+/// All hosts of a cluster at one moment.
+#[derive(Debug)]
+pub struct HostSet {
+    /// By priority; one that no endpoint has is empty.
+    pub priorities: Box<[PriorityHosts]>,
+    /// See [`Endpoints::overprovisioning_factor`].
+    pub overprovisioning_factor: u32,
+}
+
+impl Default for HostSet {
+    fn default() -> Self {
+        Self { priorities: Box::new([]), overprovisioning_factor: 140 }
+    }
+}
+
+impl HostSet {
+    /// Every host, priority by priority.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.priorities.iter().flat_map(|p| p.hosts.iter())
+    }
+
+    /// How many hosts there are.
+    pub fn len(&self) -> usize {
+        self.priorities.iter().map(|p| p.hosts.len()).sum()
+    }
+
+    /// Whether there is no host.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The set that `endpoints` describes, keeping the hosts of `previous` that are still in it.
+    /// An address that comes twice counts once, the first time; names that are not resolved are
+    /// left out. The flag says whether anything differs from `previous`.
+    pub(super) fn build(endpoints: &Endpoints, previous: &HostSet) -> (HostSet, bool) {
+        let mut known: HashMap<(SocketAddr, &str), &Arc<Host>, RandomState> = HashMap::default();
+        for host in previous.iter() {
+            known.insert((host.address(), host.hostname()), host);
+        }
+        let mut changed = previous.overprovisioning_factor != endpoints.overprovisioning_factor;
+        let mut seen: HashMap<SocketAddr, (), RandomState> = HashMap::default();
+        let mut building: Vec<(Vec<Arc<Host>>, Vec<LocalityHosts>)> = Vec::new();
+        for group in &endpoints.localities {
+            let priority = group.priority as usize;
+            if building.len() <= priority {
+                building.resize_with(priority + 1, Default::default);
+            }
+            let (hosts, localities) = &mut building[priority];
+            let start = hosts.len();
+            for endpoint in &group.endpoints {
+                let EndpointAddress::Ip(address) = endpoint.address else { continue };
+                if seen.insert(address, ()).is_some() {
+                    continue;
+                }
+                hosts.push(match known.remove(&(address, &*endpoint.hostname)) {
+                    Some(host) => {
+                        changed |= host.update(endpoint.weight, endpoint.health, &endpoint.metadata);
+                        Arc::clone(host)
+                    }
+                    None => {
+                        changed = true;
+                        let Endpoint { address: _, hostname, health, weight, metadata } = endpoint;
+                        let host = Host::new(address, Arc::clone(hostname), *weight, *health);
+                        host.update(*weight, *health, metadata);
+                        Arc::new(host)
+                    }
+                });
+            }
+            localities.push(LocalityHosts {
+                locality: Arc::clone(&group.locality),
+                weight: group.weight,
+                range: start..hosts.len(),
+            });
+        }
+        changed |= !known.is_empty() || building.len() != previous.priorities.len();
+        drop(known);
+        let priorities: Box<[_]> =
+            building.into_iter().map(|(hosts, localities)| split(hosts, localities)).collect();
+        changed |= priorities.iter().zip(&previous.priorities).any(|(new, old)| {
+            new.localities != old.localities
+                || new.hosts.iter().zip(&old.hosts).any(|(new, old)| !Arc::ptr_eq(new, old))
+        });
+        let overprovisioning_factor = endpoints.overprovisioning_factor;
+        (HostSet { priorities, overprovisioning_factor }, changed)
+    }
+}
+
+fn split(hosts: Vec<Arc<Host>>, localities: Vec<LocalityHosts>) -> PriorityHosts {
+    let of = |wanted: fn(HealthStatus) -> bool| -> Box<[Arc<Host>]> {
+        hosts.iter().filter(|h| wanted(h.health())).cloned().collect()
+    };
+    PriorityHosts {
+        healthy: of(HealthStatus::is_healthy),
+        degraded: of(|health| health == HealthStatus::Degraded),
+        localities: localities.into(),
+        hosts: hosts.into(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Endpoints on consecutive ports from 1: (priority, health, weight).
+    pub(in crate::upstream) fn endpoints(of: &[(u32, HealthStatus, u32)]) -> Endpoints {
+        let localities = of
+            .iter()
+            .zip(1..)
+            .map(|(&(priority, health, weight), port)| LocalityEndpoints {
+                locality: Arc::default(),
+                weight: 0,
+                priority,
+                endpoints: vec![Endpoint {
+                    address: EndpointAddress::Ip(SocketAddr::from(([127, 0, 0, 1], port))),
+                    hostname: "".into(),
+                    health,
+                    weight,
+                    metadata: None,
+                }],
+            })
+            .collect();
+        Endpoints { localities, ..Endpoints::default() }
+    }
+
+    pub(in crate::upstream) fn set(of: &[(u32, HealthStatus, u32)]) -> Arc<HostSet> {
+        Arc::new(HostSet::build(&endpoints(of), &HostSet::default()).0)
+    }
+
+    #[test]
+    fn an_update_keeps_hosts_whose_address_stays() {
+        use HealthStatus::{Draining, Unknown};
+        let first = set(&[(0, Unknown, 1), (0, Unknown, 1)]);
+        let (second, changed) = HostSet::build(
+            &endpoints(&[(0, Draining, 5), (1, Unknown, 1), (1, Unknown, 1)]),
+            &first,
+        );
+        assert!(changed);
+        assert!(Arc::ptr_eq(&first.priorities[0].hosts[0], &second.priorities[0].hosts[0]));
+        assert!(Arc::ptr_eq(&first.priorities[0].hosts[1], &second.priorities[1].hosts[0]));
+        let moved = &second.priorities[0].hosts[0];
+        assert_eq!((moved.weight(), moved.health()), (5, Draining));
+        assert_eq!((second.priorities[0].healthy.len(), second.priorities[1].healthy.len()), (0, 2));
+    }
+
+    #[test]
+    fn the_same_endpoints_again_change_nothing() {
+        let same = endpoints(&[(0, HealthStatus::Healthy, 2), (3, HealthStatus::Degraded, 1)]);
+        let (first, _) = HostSet::build(&same, &HostSet::default());
+        assert!(!HostSet::build(&same, &first).1);
+        assert_eq!((first.len(), first.priorities.len()), (2, 4));
+        assert!(HostSet::build(&Endpoints::default(), &first).1);
+    }
+
+    #[test]
+    fn an_address_that_comes_twice_counts_once() {
+        let mut twice = endpoints(&[(0, HealthStatus::Unknown, 1)]);
+        twice.localities.extend(twice.localities.clone());
+        assert_eq!(HostSet::build(&twice, &HostSet::default()).0.len(), 1);
+    }
+}

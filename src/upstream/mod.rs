@@ -1,0 +1,153 @@
+//! Clusters and everything behind them: hosts, balancing, circuit breakers, connections.
+//!
+//! ```text
+//! ClusterManager::get(name) -> LocalCluster::admit   a circuit breaker's permit
+//!                                          ::choose  a host of the current host set
+//!                                          ::send    a connection to it, and the exchange on it
+//! ```
+//!
+//! A [`Cluster`] is shared by all workers: what was configured, and a channel of host sets. Endpoints
+//! are the cluster's weather: [`Cluster::set_endpoints`] replaces the host set alone, and a worker
+//! notices at its next choice by comparing a pointer. Balancer and connections are each worker's
+//! own, made on first use ([`LocalCluster`]), so that an unused cluster costs a worker nothing.
+
+pub mod balancer;
+pub mod breaker;
+pub mod compile;
+pub mod dns;
+pub mod host;
+pub mod hosts;
+pub mod manager;
+pub mod pool;
+pub mod stats;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+pub use self::balancer::{LbContext, NoHost};
+pub use self::breaker::{Breakers, Overflow, Permit, RoutingPriority};
+pub use self::compile::CompileContext;
+pub use self::dns::{DnsResolver, DnsSettings};
+pub use self::host::Host;
+pub use self::hosts::{Endpoints, HostSet};
+pub use self::manager::{ClusterManager, Clusters, LocalCluster};
+pub use self::pool::{RequestBodyError, UpstreamError};
+pub use self::stats::ClusterStats;
+
+use self::balancer::LbConfig;
+use self::pool::ConnectionSettings;
+use crate::config::source::ConfigSource;
+
+/// How a cluster learns its endpoints: `config.cluster.v3.Cluster.type`.
+#[derive(Debug)]
+pub enum Discovery {
+    /// They are in the cluster.
+    Static,
+    /// From a management server.
+    Eds(EdsConfig),
+    /// By resolving the names in the cluster.
+    Dns(Box<DnsSettings>),
+}
+
+/// Where the endpoints of an EDS cluster come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdsConfig {
+    /// The name to ask for: `service_name`, or the cluster's.
+    pub service_name: Arc<str>,
+    /// Whom to ask.
+    pub source: ConfigSource,
+}
+
+/// A group of hosts that serve the same thing, and how to reach them.
+#[derive(Debug)]
+pub struct Cluster {
+    name: Arc<str>,
+    discovery: Discovery,
+    lb: LbConfig,
+    connection: Arc<ConnectionSettings>,
+    breakers: Breakers,
+    /// What is counted on it.
+    pub stats: Arc<ClusterStats>,
+    hosts: ArcSwap<HostSet>,
+    /// Held while the host set is replaced, so that updates do not overtake each other.
+    updating: Mutex<()>,
+}
+
+impl Cluster {
+    /// The cluster's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How it learns its endpoints.
+    pub fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    /// Where its endpoints come from, if a management server says them.
+    pub fn eds(&self) -> Option<&EdsConfig> {
+        match &self.discovery {
+            Discovery::Eds(eds) => Some(eds),
+            Discovery::Static | Discovery::Dns(_) => None,
+        }
+    }
+
+    /// Its limits and what is in use.
+    pub fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// How its connections are made.
+    pub fn connection_settings(&self) -> &ConnectionSettings {
+        &self.connection
+    }
+
+    /// How a host is chosen.
+    pub fn lb_config(&self) -> &LbConfig {
+        &self.lb
+    }
+
+    /// The hosts now.
+    pub fn hosts(&self) -> Arc<HostSet> {
+        self.hosts.load_full()
+    }
+
+    /// Replaces the endpoints. Hosts whose address stays keep their object. Takes effect in every
+    /// worker at its next choice; costs time in proportion to the endpoints of this cluster only.
+    pub fn set_endpoints(&self, endpoints: &Endpoints) {
+        let _updating = self.updating.lock();
+        let previous = self.hosts.load();
+        let (set, changed) = HostSet::build(endpoints, &previous);
+        if changed {
+            self.publish(set);
+            self.stats.membership_change.inc();
+        }
+    }
+
+    /// Takes over the hosts of the cluster this one replaces, if both learn them from the same
+    /// place, so that requests can be served until this one's own first answer. Only before it is
+    /// used; does nothing for a static cluster, which has its hosts.
+    pub fn inherit_hosts(&self, replaced: &Cluster) {
+        let same = match (&self.discovery, &replaced.discovery) {
+            (Discovery::Eds(new), Discovery::Eds(old)) => new.service_name == old.service_name,
+            (Discovery::Dns(new), Discovery::Dns(old)) => new.same_targets(old),
+            _ => false,
+        };
+        if same {
+            let _updating = self.updating.lock();
+            self.hosts.store(replaced.hosts());
+        }
+    }
+
+    fn publish(&self, set: HostSet) {
+        let count = |of: fn(&hosts::PriorityHosts) -> usize| {
+            i64::try_from(set.priorities.iter().map(of).sum::<usize>()).unwrap_or(i64::MAX)
+        };
+        self.stats.membership_total.set(count(|p| p.hosts.len()));
+        self.stats.membership_healthy.set(count(|p| p.healthy.len()));
+        self.stats.membership_degraded.set(count(|p| p.degraded.len()));
+        self.hosts.store(Arc::new(set));
+    }
+}

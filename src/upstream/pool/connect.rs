@@ -1,0 +1,93 @@
+//! Making a connection, and counting it from the first packet to its end.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::{HostPool, UpstreamError};
+use crate::upstream::breaker::Permit;
+use crate::upstream::host::Host;
+use crate::upstream::stats::ClusterStats;
+
+/// Counts one connection. The task that drives the connection owns it, so that it is counted
+/// for as long as its socket lives.
+pub(super) struct ConnectionGuard {
+    stats: Arc<ClusterStats>,
+    host: Arc<Host>,
+    pool: Weak<HostPool>,
+    http2: bool,
+    _permit: Permit,
+}
+
+impl ConnectionGuard {
+    pub(super) fn begin(
+        pool: &Arc<HostPool>,
+        host: &Arc<Host>,
+        stats: &Arc<ClusterStats>,
+        http2: bool,
+        permit: Permit,
+    ) -> Self {
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_active.inc();
+        if http2 { &stats.upstream_cx_http2_total } else { &stats.upstream_cx_http1_total }.inc();
+        host.stats.cx_total.inc();
+        host.stats.cx_active.inc();
+        pool.connection_begun(http2);
+        Self {
+            stats: Arc::clone(stats),
+            host: Arc::clone(host),
+            pool: Arc::downgrade(pool),
+            http2,
+            _permit: permit,
+        }
+    }
+
+    /// Connects to the host.
+    pub(super) async fn dial(&self, pool: &HostPool) -> Result<TcpStream, UpstreamError> {
+        let started = Instant::now();
+        let connecting = TcpStream::connect(self.host.address());
+        let connected = tokio::time::timeout(pool.settings.connect_timeout, connecting).await;
+        let failure = match connected {
+            Ok(Ok(stream)) => match stream.set_nodelay(true) {
+                Ok(()) => {
+                    self.stats.upstream_cx_connect_ms.record(started.elapsed());
+                    return Ok(stream);
+                }
+                Err(error) => UpstreamError::ConnectFailure(error),
+            },
+            Ok(Err(error)) => UpstreamError::ConnectFailure(error),
+            Err(_elapsed) => {
+                self.stats.upstream_cx_connect_timeout.inc();
+                UpstreamError::ConnectTimeout
+            }
+        };
+        self.failed();
+        tracing::debug!(address = %self.host.address(), %failure, "could not connect to upstream");
+        Err(failure)
+    }
+
+    /// The connection came to nothing before it could carry a request.
+    pub(super) fn failed(&self) {
+        self.stats.upstream_cx_connect_fail.inc();
+        self.host.stats.cx_connect_fail.inc();
+    }
+
+    /// What hyper says of a handshake that failed, as the system would.
+    pub(super) fn handshake_failed(&self, error: hyper::Error) -> UpstreamError {
+        self.failed();
+        UpstreamError::ConnectFailure(io::Error::other(error))
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.stats.upstream_cx_active.dec();
+        self.stats.upstream_cx_destroy.inc();
+        self.host.stats.cx_active.dec();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connection_ended(self.http2);
+        }
+    }
+}

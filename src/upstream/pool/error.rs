@@ -1,0 +1,138 @@
+//! Why an upstream gave no answer.
+
+use std::error::Error as _;
+use std::io;
+
+use http::StatusCode;
+use thiserror::Error;
+
+use crate::exchange::{BodyError, LocalReply};
+
+/// Why an upstream gave no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// Too many requests wait for a connection.
+    #[error("the circuit breaker is open")]
+    Overflow,
+    /// The connection could not be made.
+    #[error("connecting failed: {0}")]
+    ConnectFailure(#[source] io::Error),
+    /// The connection was not made within `connect_timeout`.
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    /// The connection was closed before the response's head.
+    #[error("the upstream closed the connection before it answered")]
+    Terminated,
+    /// The upstream reset the stream before the response's head.
+    #[error("the upstream reset the stream before it answered")]
+    RemoteReset,
+    /// The answer was not HTTP, or the request cannot be put into the upstream's protocol.
+    #[error("the upstream broke the protocol")]
+    Protocol,
+    /// The request's body broke off while it was sent.
+    #[error("the request's body broke off: {0}")]
+    RequestBody(RequestBodyError),
+}
+
+/// Why a request's body broke off: a [`BodyError`] without its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RequestBodyError {
+    /// The client's connection failed, or the client broke the protocol.
+    #[error("the client is gone")]
+    Connection,
+    /// Nothing came for too long.
+    #[error("the client stalled")]
+    Timeout,
+    /// It grew over a limit.
+    #[error("it is too large")]
+    TooLarge,
+}
+
+impl UpstreamError {
+    /// The answer to give instead.
+    pub fn reply(&self) -> LocalReply {
+        match self {
+            Self::Overflow => LocalReply::overflow(),
+            Self::ConnectFailure(_) => LocalReply::connect_failure(),
+            Self::ConnectTimeout => LocalReply::connect_timeout(),
+            Self::Terminated => LocalReply::connection_termination(),
+            Self::RemoteReset => LocalReply::remote_reset(),
+            Self::Protocol => LocalReply::upstream_protocol_error(),
+            Self::RequestBody(RequestBodyError::Connection) => {
+                LocalReply::bad_request("downstream_remote_disconnect")
+            }
+            Self::RequestBody(RequestBodyError::Timeout) => LocalReply::stream_idle_timeout(false),
+            Self::RequestBody(RequestBodyError::TooLarge) => LocalReply::payload_too_large(),
+        }
+    }
+
+    /// The status of [`UpstreamError::reply`].
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Overflow
+            | Self::ConnectFailure(_)
+            | Self::ConnectTimeout
+            | Self::Terminated
+            | Self::RemoteReset => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Protocol => StatusCode::BAD_GATEWAY,
+            Self::RequestBody(RequestBodyError::Connection) => StatusCode::BAD_REQUEST,
+            Self::RequestBody(RequestBodyError::Timeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestBody(RequestBodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+
+    /// What an error on a connection that was made means for the request on it.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(body) = cause.downcast_ref::<BodyError>() {
+                return Self::RequestBody(match body {
+                    BodyError::Connection(_) => RequestBodyError::Connection,
+                    BodyError::Timeout => RequestBodyError::Timeout,
+                    BodyError::TooLarge { .. } => RequestBodyError::TooLarge,
+                });
+            }
+            if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+                return match () {
+                    () if h2.is_reset() && h2.is_remote() => Self::RemoteReset,
+                    () if h2.is_io() || h2.is_go_away() && h2.is_remote() => Self::Terminated,
+                    () => Self::Protocol,
+                };
+            }
+            source = cause.source();
+        }
+        match error.is_parse() || error.is_user() {
+            true => Self::Protocol,
+            false => Self::Terminated,
+        }
+    }
+}
+
+/// A failure to connect, for everybody who waited for the connection.
+#[derive(Debug, Clone)]
+pub(super) enum SharedFailure {
+    Timeout,
+    Failure(io::ErrorKind, String),
+}
+
+impl From<&UpstreamError> for SharedFailure {
+    fn from(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::ConnectTimeout => Self::Timeout,
+            UpstreamError::ConnectFailure(e) => Self::Failure(e.kind(), e.to_string()),
+            other => Self::Failure(io::ErrorKind::Other, other.to_string()),
+        }
+    }
+}
+
+impl SharedFailure {
+    pub(super) fn error(&self) -> UpstreamError {
+        match self {
+            Self::Timeout => UpstreamError::ConnectTimeout,
+            Self::Failure(kind, text) => {
+                UpstreamError::ConnectFailure(io::Error::new(*kind, text.clone()))
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! HTTP/2: connections are shared by as many requests as the upstream and the cluster allow.
+//!
+//! One connection is made at a time, by a task of its own, and everybody who waits shares its fate.
+//! A connection that the upstream is closing (GOAWAY) hands back what it has not sent and is not
+//! chosen again.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::client::conn::http2::{self, Connection, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::body::{self, Held};
+use super::connect::ConnectionGuard;
+use super::error::SharedFailure;
+use super::request::{PendingRequest, for_http2};
+use super::{Attempt, HostPool, UpstreamError};
+use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::upstream::breaker::Permit;
+
+/// One connection.
+struct Http2Connection {
+    sender: SendRequest<Body>,
+    opened: Instant,
+    /// What the upstream allows, as far as it is known.
+    peer_limit: Arc<AtomicU32>,
+    use_: Mutex<Use>,
+}
+
+struct Use {
+    streams: u32,
+    served: u32,
+    idle_since: Instant,
+}
+
+/// The HTTP/2 connections of one worker to one host.
+#[derive(Default)]
+pub(super) struct Http2Pool {
+    state: Mutex<State>,
+    pub(super) open: AtomicU32,
+    /// Tells those who wait that a stream is free or that connecting is over.
+    pub(super) freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    connections: Vec<Arc<Http2Connection>>,
+    /// The number of the connection that is being made.
+    connecting: Option<u64>,
+    begun: u64,
+    /// The last connection that could not be made.
+    failed: Option<(u64, SharedFailure)>,
+}
+
+/// One stream of a connection; dropping it frees the place.
+pub(super) struct StreamSlot {
+    connection: Arc<Http2Connection>,
+    pool: Arc<HostPool>,
+    /// Others used the connection before.
+    reused: bool,
+}
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        let mut used = self.connection.use_.lock();
+        used.streams -= 1;
+        if used.streams == 0 {
+            used.idle_since = Instant::now();
+        }
+        drop(used);
+        self.pool.http2.freed.notify_one();
+    }
+}
+
+impl HostPool {
+    /// A place on a connection there is.
+    fn http2_slot(self: &Arc<Self>) -> Option<StreamSlot> {
+        let mut state = self.http2.state.lock();
+        let now = self.settings.max_connection_duration.map(|_| Instant::now());
+        state.connections.retain(|c| {
+            let served = c.use_.lock().served;
+            !c.sender.is_closed() && !self.is_worn(served, c.opened, now.unwrap_or(c.opened))
+        });
+        for connection in &state.connections {
+            let limit = connection
+                .peer_limit
+                .load(Ordering::Relaxed)
+                .min(self.settings.http2.max_concurrent_streams);
+            let mut used = connection.use_.lock();
+            if used.streams < limit {
+                used.streams += 1;
+                used.served = used.served.saturating_add(1);
+                return Some(StreamSlot {
+                    reused: used.served > 1,
+                    connection: Arc::clone(connection),
+                    pool: Arc::clone(self),
+                });
+            }
+        }
+        None
+    }
+
+    async fn http2_checkout(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+    ) -> Result<StreamSlot, UpstreamError> {
+        if let Some(slot) = self.http2_slot() {
+            return Ok(slot);
+        }
+        let pending = PendingRequest::begin(&attempt.cluster.stats, attempt.acquire_pending()?);
+        let mut refused = false;
+        let mut waits_for = None;
+        let slot = loop {
+            let mut freed = std::pin::pin!(self.http2.freed.notified());
+            freed.as_mut().enable();
+            if let Some(slot) = self.http2_slot() {
+                break Ok(slot);
+            }
+            if let Some(failure) = self.http2.failure_of(waits_for) {
+                break Err(failure);
+            }
+            waits_for = self.http2.state.lock().connecting;
+            if waits_for.is_none() {
+                if let Some(permit) = self.may_connect(attempt, &self.http2.open) {
+                    waits_for = Some(self.connect_http2(attempt, permit));
+                } else if !refused {
+                    refused = true;
+                    attempt.cluster.stats.upstream_cx_overflow.inc();
+                }
+            }
+            freed.await;
+        };
+        pending.over(slot)
+    }
+
+    /// Begins to connect and returns the number of the connection.
+    fn connect_http2(self: &Arc<Self>, attempt: &Attempt<'_>, permit: Permit) -> u64 {
+        let mut state = self.http2.state.lock();
+        state.begun += 1;
+        let number = state.begun;
+        state.connecting = Some(number);
+        drop(state);
+        let stats = &attempt.cluster.stats;
+        let guard = ConnectionGuard::begin(self, attempt.host, stats, true, permit);
+        let pool = Arc::clone(self);
+        // Ends within the connect timeout.
+        tokio::spawn(async move {
+            let result = pool.dial_http2(guard).await;
+            let mut state = pool.http2.state.lock();
+            state.connecting = None;
+            match result {
+                // Even if the host is gone by now: somebody waits for it.
+                Ok(connection) => state.connections.push(connection),
+                Err(error) => state.failed = Some((number, SharedFailure::from(&error))),
+            }
+            drop(state);
+            pool.http2.freed.notify_waiters();
+        });
+        number
+    }
+
+    async fn dial_http2(
+        &self,
+        guard: ConnectionGuard,
+    ) -> Result<Arc<Http2Connection>, UpstreamError> {
+        let stream = guard.dial(self).await?;
+        let settings = &self.settings.http2;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(settings.initial_stream_window_size)
+            .initial_connection_window_size(settings.initial_connection_window_size)
+            .header_table_size(settings.hpack_table_size);
+        if let Some(keepalive) = settings.keepalive {
+            builder
+                .keep_alive_interval(keepalive.interval)
+                .keep_alive_timeout(keepalive.timeout)
+                .keep_alive_while_idle(true);
+        }
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|e| guard.handshake_failed(e))?;
+        let peer_limit = Arc::new(AtomicU32::new(0));
+        let driver = Driver { connection, peer_limit: Arc::clone(&peer_limit) };
+        driver.publish_limit();
+        tokio::spawn(async move {
+            let _guard = guard;
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        let now = Instant::now();
+        let use_ = Mutex::new(Use { streams: 0, served: 0, idle_since: now });
+        Ok(Arc::new(Http2Connection { sender, opened: now, peer_limit, use_ }))
+    }
+
+    /// Carries one exchange; see [`HostPool::send_http1`].
+    pub(super) async fn send_http2(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+        permit: Permit,
+        mut head: RequestHead,
+        body: Body,
+    ) -> Result<(ResponseHead, Body), UpstreamError> {
+        for_http2(&mut head)?;
+        let mut request = http::Request::from_parts(head, body);
+        let mut slot = self.http2_checkout(attempt).await?;
+        let active = attempt.begin(permit);
+        let failure = loop {
+            let mut sender = slot.connection.sender.clone();
+            let mut error = match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let (head, incoming) = response.into_parts();
+                    if head.headers.len() > self.settings.max_headers as usize {
+                        break UpstreamError::Protocol;
+                    }
+                    active.answered(head.status);
+                    return Ok((head, body::wrap(incoming, Held::Http2(slot), active)));
+                }
+                Err(error) => error,
+            };
+            request = match error.take_message() {
+                Some(unsent) if slot.reused => unsent,
+                _ => break UpstreamError::of(error.error()),
+            };
+            self.http2.forget(&slot.connection);
+            slot = match self.http2_checkout(attempt).await {
+                Ok(slot) => slot,
+                Err(error) => break error,
+            };
+        };
+        active.failed(&failure);
+        Err(failure)
+    }
+}
+
+impl Http2Pool {
+    fn failure_of(&self, waits_for: Option<u64>) -> Option<UpstreamError> {
+        let state = self.state.lock();
+        let (number, failure) = state.failed.as_ref()?;
+        (waits_for == Some(*number)).then(|| failure.error())
+    }
+
+    /// Does not choose this connection again; what is on it goes on.
+    fn forget(&self, connection: &Arc<Http2Connection>) {
+        self.state.lock().connections.retain(|c| !Arc::ptr_eq(c, connection));
+    }
+
+    /// Gives up connections that carry nothing (`None`: whatever they carry, which goes on).
+    pub(super) fn close_idle(&self, older_than: Option<(Instant, Duration)>) -> u64 {
+        let mut state = self.state.lock();
+        let before = state.connections.len();
+        match older_than {
+            None => state.connections.clear(),
+            Some((now, age)) => state.connections.retain(|c| {
+                let used = c.use_.lock();
+                let idle_for = now.saturating_duration_since(used.idle_since);
+                !c.sender.is_closed() && (used.streams > 0 || idle_for < age)
+            }),
+        }
+        (before - state.connections.len()) as u64
+    }
+
+    pub(super) fn connection_count(&self) -> usize {
+        self.state.lock().connections.len()
+    }
+}
+
+/// Drives a connection, and reads what the upstream allows whenever it was polled.
+struct Driver {
+    connection: Connection<TokioIo<TcpStream>, Body, TokioExecutor>,
+    peer_limit: Arc<AtomicU32>,
+}
+
+impl Driver {
+    fn publish_limit(&self) {
+        let limit = u32::try_from(self.connection.current_max_send_streams()).unwrap_or(u32::MAX);
+        self.peer_limit.store(limit, Ordering::Relaxed);
+    }
+}
+
+impl Future for Driver {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        if polled.is_pending() {
+            self.publish_limit();
+        }
+        polled
+    }
+}

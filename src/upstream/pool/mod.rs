@@ -1,0 +1,179 @@
+//! Connections to hosts: one set of pools per worker and cluster, one pool per host.
+//!
+//! ```text
+//! Pools::send -> HostPool (by address) -> http1: an idle connection, or a new one, or wait
+//!                                      -> http2: a stream on a connection, or a new one, or wait
+//! ```
+//!
+//! A connection is driven by a task of its own on the worker's runtime, which also counts it. A
+//! response holds what it needs (connection or stream, circuit breaker permit, gauges) in its body
+//! and gives it back at its end, or drops it when it is dropped: the HTTP/1.1 connection is then
+//! closed, the HTTP/2 stream reset. Locks are held for a few instructions and never across a wait.
+
+mod body;
+mod connect;
+mod error;
+mod http1;
+mod http2;
+mod idle;
+mod request;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+
+pub use self::error::{RequestBodyError, UpstreamError};
+use self::http1::Http1Pool;
+use self::http2::Http2Pool;
+use self::request::ActiveRequest;
+pub use self::settings::{ConnectionSettings, Http2Settings, Keepalive, UpstreamProtocol};
+use super::Cluster;
+use super::breaker::{Permit, Resource, RoutingPriority};
+use super::host::Host;
+use super::stats::ClusterStats;
+use crate::exchange::{Body, RequestHead, ResponseHead};
+
+/// One worker's connections to the hosts of one cluster.
+pub(super) struct Pools {
+    settings: Arc<ConnectionSettings>,
+    stats: Arc<ClusterStats>,
+    by_address: Mutex<HashMap<SocketAddr, Arc<HostPool>, RandomState>>,
+}
+
+/// One worker's connections to one host.
+struct HostPool {
+    settings: Arc<ConnectionSettings>,
+    stats: Arc<ClusterStats>,
+    http1: Http1Pool,
+    http2: Http2Pool,
+    /// The host is gone: what is open is closed when its request ends.
+    retired: AtomicBool,
+}
+
+/// One request's way to a host.
+struct Attempt<'a> {
+    cluster: &'a Cluster,
+    host: &'a Arc<Host>,
+    priority: RoutingPriority,
+}
+
+impl Attempt<'_> {
+    fn acquire_pending(&self) -> Result<Permit, UpstreamError> {
+        self.cluster.breakers.acquire(self.priority, Resource::Pending).map_err(|_overflow| {
+            self.cluster.stats.upstream_rq_pending_overflow.inc();
+            UpstreamError::Overflow
+        })
+    }
+
+    fn begin(&self, permit: Permit) -> ActiveRequest {
+        ActiveRequest::begin(Arc::clone(&self.cluster.stats), Arc::clone(self.host), permit)
+    }
+}
+
+impl Pools {
+    pub(super) fn new(cluster: &Cluster) -> Self {
+        Self {
+            settings: Arc::clone(&cluster.connection),
+            stats: Arc::clone(&cluster.stats),
+            by_address: Mutex::default(),
+        }
+    }
+
+    /// Whether the connections may serve `cluster`, which replaces the one they were made for.
+    pub(super) fn fit(&self, cluster: &Cluster) -> bool {
+        self.settings == cluster.connection && Arc::ptr_eq(&self.stats, &cluster.stats)
+    }
+
+    /// Carries one exchange with `host`.
+    pub(super) async fn send(
+        &self,
+        cluster: &Cluster,
+        host: &Arc<Host>,
+        permit: Permit,
+        (head, body): (RequestHead, Body),
+    ) -> Result<(ResponseHead, Body), UpstreamError> {
+        let attempt = Attempt { cluster, host, priority: permit.priority() };
+        let pool = self.of(host);
+        if self.settings.protocol.is_http2(head.version) {
+            pool.send_http2(&attempt, permit, head, body).await
+        } else {
+            pool.send_http1(&attempt, permit, head, body).await
+        }
+    }
+
+    fn of(&self, host: &Host) -> Arc<HostPool> {
+        let mut pools = self.by_address.lock();
+        let pool = pools.entry(host.address()).or_insert_with(|| {
+            Arc::new(HostPool {
+                settings: Arc::clone(&self.settings),
+                stats: Arc::clone(&self.stats),
+                http1: Http1Pool::default(),
+                http2: Http2Pool::default(),
+                retired: AtomicBool::new(false),
+            })
+        });
+        Arc::clone(pool)
+    }
+
+    /// Connections that wait for a request.
+    #[cfg(test)]
+    fn idle_connections(&self) -> usize {
+        let pools = self.by_address.lock();
+        pools.values().map(|p| p.http1.idle_count() + p.http2.connection_count()).sum()
+    }
+}
+
+impl Drop for Pools {
+    fn drop(&mut self) {
+        for pool in self.by_address.get_mut().values() {
+            pool.retire();
+        }
+    }
+}
+
+impl HostPool {
+    /// Leave to make a connection: below the cluster's limit, or the only one of this pool, without
+    /// which nothing that waits here would ever be served.
+    fn may_connect(&self, attempt: &Attempt<'_>, open: &AtomicU32) -> Option<Permit> {
+        let breakers = &attempt.cluster.breakers;
+        match breakers.acquire(attempt.priority, Resource::Connection) {
+            Ok(permit) => Some(permit),
+            Err(_overflow) if open.load(Ordering::Relaxed) == 0 => {
+                Some(breakers.acquire_over_limit(attempt.priority, Resource::Connection))
+            }
+            Err(_overflow) => None,
+        }
+    }
+
+    fn connection_begun(&self, http2: bool) {
+        let open = if http2 { &self.http2.open } else { &self.http1.open };
+        open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn connection_ended(&self, http2: bool) {
+        let (open, freed) = match http2 {
+            true => (&self.http2.open, &self.http2.freed),
+            false => (&self.http1.open, &self.http1.freed),
+        };
+        open.fetch_sub(1, Ordering::Relaxed);
+        freed.notify_one();
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Closes what is idle now, and the rest when it becomes so.
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.http1.close_idle(None);
+        self.http2.close_idle(None);
+    }
+}

@@ -1,0 +1,189 @@
+//! Putting a request's head into the form its upstream's protocol wants, and counting it.
+//!
+//! Hop-by-hop headers are the connection manager's business, and hyper drops the rest that HTTP/2
+//! forbids; here only the target and the version change.
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
+
+use super::UpstreamError;
+use crate::exchange::RequestHead;
+use crate::upstream::breaker::Permit;
+use crate::upstream::host::Host;
+use crate::upstream::stats::ClusterStats;
+
+/// Origin form (RFC 9112 section 3.2.1), and the authority in `Host`.
+pub(super) fn for_http1(head: &mut RequestHead) -> Result<(), UpstreamError> {
+    head.version = Version::HTTP_11;
+    if head.uri.authority().is_none() {
+        return Ok(());
+    }
+    if !head.headers.contains_key(HOST)
+        && let Some(authority) = head.uri.authority()
+    {
+        let host = HeaderValue::from_str(authority.as_str());
+        head.headers.insert(HOST, host.map_err(|_invalid| UpstreamError::Protocol)?);
+    }
+    if head.method != Method::CONNECT {
+        let target = head.uri.path_and_query().cloned();
+        head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    Ok(())
+}
+
+/// Scheme, authority and path (RFC 9113 section 8.3.1); `Host` becomes the authority.
+pub(super) fn for_http2(head: &mut RequestHead) -> Result<(), UpstreamError> {
+    head.version = Version::HTTP_2;
+    let host = head.headers.remove(HOST);
+    if host.is_none() && head.uri.scheme().is_some() && head.uri.authority().is_some() {
+        return Ok(());
+    }
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    if let Some(host) = host {
+        let authority = Authority::try_from(host.as_bytes());
+        parts.authority = Some(authority.map_err(|_invalid| UpstreamError::Protocol)?);
+    }
+    if parts.scheme.is_none() {
+        parts.scheme = Some(Scheme::HTTP);
+    }
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    head.uri = Uri::from_parts(parts).map_err(|_no_authority| UpstreamError::Protocol)?;
+    Ok(())
+}
+
+/// Counts one request on a connection, from its head to the end of its response.
+pub(super) struct ActiveRequest {
+    stats: Arc<ClusterStats>,
+    host: Arc<Host>,
+    started: Instant,
+    done: bool,
+    _permit: Permit,
+}
+
+impl ActiveRequest {
+    pub(super) fn begin(stats: Arc<ClusterStats>, host: Arc<Host>, permit: Permit) -> Self {
+        stats.upstream_rq_total.inc();
+        stats.upstream_rq_active.inc();
+        host.stats.rq_total.inc();
+        host.stats.rq_active.inc();
+        Self { stats, host, started: Instant::now(), done: false, _permit: permit }
+    }
+
+    /// The response's head arrived.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.stats.count_response(status);
+        match status.is_server_error() {
+            true => self.host.stats.rq_error.inc(),
+            false => self.host.stats.rq_success.inc(),
+        }
+    }
+
+    /// The request failed before the response's head.
+    pub(super) fn failed(mut self, error: &UpstreamError) {
+        self.done = true;
+        self.host.stats.rq_error.inc();
+        match error {
+            UpstreamError::RequestBody(_) => self.stats.upstream_rq_tx_reset.inc(),
+            _ => self.stats.upstream_rq_rx_reset.inc(),
+        }
+    }
+
+    /// The response broke off after its head.
+    pub(super) fn broke_off(mut self) {
+        self.done = true;
+        self.stats.upstream_rq_rx_reset.inc();
+    }
+
+    /// The response ended as it should.
+    pub(super) fn finished(mut self) {
+        self.done = true;
+        self.stats.upstream_rq_time.record(self.started.elapsed());
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.stats.upstream_rq_active.dec();
+        self.host.stats.rq_active.dec();
+        if !self.done {
+            self.stats.upstream_rq_tx_reset.inc();
+        }
+    }
+}
+
+/// Counts one request that waits for a connection.
+pub(super) struct PendingRequest<'a> {
+    stats: &'a ClusterStats,
+    done: bool,
+    _permit: Permit,
+}
+
+impl<'a> PendingRequest<'a> {
+    pub(super) fn begin(stats: &'a ClusterStats, permit: Permit) -> Self {
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        Self { stats, done: false, _permit: permit }
+    }
+
+    /// The wait is over, one way or the other.
+    pub(super) fn over<T>(mut self, result: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
+        self.done = true;
+        if result.is_err() {
+            self.stats.upstream_rq_pending_failure_eject.inc();
+        }
+        result
+    }
+}
+
+impl Drop for PendingRequest<'_> {
+    fn drop(&mut self) {
+        self.stats.upstream_rq_pending_active.dec();
+        if !self.done {
+            self.stats.upstream_rq_cancelled.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str, host: Option<&'static str>) -> RequestHead {
+        let mut request = http::Request::builder().uri(uri);
+        if let Some(host) = host {
+            request = request.header(HOST, host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn targets_take_the_form_of_the_protocol() {
+        let cases = [
+            ("/a?b", Some("x"), "/a?b", "http://x/a?b"),
+            ("http://x:1/a", None, "/a", "http://x:1/a"),
+            ("http://x/a", Some("y"), "/a", "http://y/a"),
+            ("http://x", None, "/", "http://x/"),
+            ("*", Some("x"), "*", "http://x*"),
+        ];
+        for (uri, host, http1, http2) in cases {
+            let mut one = head(uri, host);
+            for_http1(&mut one).unwrap();
+            assert_eq!(one.uri.to_string(), http1, "{uri}");
+            assert!(one.headers.contains_key(HOST), "{uri}");
+            let mut two = head(uri, host);
+            match for_http2(&mut two) {
+                Ok(()) => assert_eq!(two.uri.to_string(), http2, "{uri}"),
+                Err(error) => panic!("{uri}: {error}"),
+            }
+            assert!(!two.headers.contains_key(HOST), "{uri}");
+        }
+        assert!(for_http2(&mut head("/", Some("not a host"))).is_err());
+        assert!(for_http2(&mut head("/", None)).is_err());
+    }
+}
