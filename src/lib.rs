@@ -2,8 +2,12 @@
 
 pub mod config;
 pub mod exchange;
+pub mod filter;
+pub mod hcm;
+pub mod listener;
 pub mod net;
 pub mod proto;
 pub mod route;
 pub mod telemetry;
+pub mod upstream;
 pub mod xds;

@@ -17,13 +17,14 @@ pub struct LocalReply {
     flag: Option<ResponseFlag>,
     details: &'static str,
     body: Bytes,
-    headers: HeaderMap,
+    /// Boxed, since few have any and all are passed about.
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl LocalReply {
     /// An answer with a text of its own, such as a route's direct response.
     pub fn new(status: StatusCode, details: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status, flag: None, details, body: body.into(), headers: HeaderMap::new() }
+        Self { status, flag: None, details, body: body.into(), headers: None }
     }
 
     fn refusal(
@@ -160,10 +161,15 @@ impl LocalReply {
         )
     }
 
+    /// The status it answers with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.headers.get_or_insert_default().append(name, value);
         self
     }
 
@@ -175,7 +181,9 @@ impl LocalReply {
         stream.details = self.details;
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = self.status;
-        head.headers = self.headers;
+        if let Some(headers) = self.headers {
+            head.headers = *headers;
+        }
         if !self.body.is_empty() {
             if !head.headers.contains_key(CONTENT_TYPE) {
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));

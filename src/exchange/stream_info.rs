@@ -192,7 +192,7 @@ pub struct StreamInfo {
     /// When the response's body must have been handed over.
     pub response_deadline: Option<Deadline>,
     /// What the exchange holds of an upstream, such as a circuit breaker's permit, until it ends.
-    pub held: Option<Box<dyn Any + Send>>,
+    pub held: Option<Box<dyn Any + Send + Sync>>,
     /// Told when this is dropped.
     pub on_end: Option<Arc<dyn OnStreamEnd>>,
 }

@@ -8,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
-use prost_types::Any;
 
 use super::registry::{OverrideRegistration, Registration};
 use super::{Filter, FilterFactory, Stage, WorkerContext, route_config};

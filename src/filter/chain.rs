@@ -97,7 +97,8 @@ impl Dispatch for HeadRun {
                     continue;
                 }
                 seen.push(filter);
-                if let Flow::Reply(local) = filter.on_request(&mut request.stream, &mut request.head)
+                if let Flow::Reply(local) =
+                    filter.on_request(&mut request.stream, &mut request.head)
                 {
                     reply = Some(local);
                     break;

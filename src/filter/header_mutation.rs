@@ -163,7 +163,7 @@ fn compile_append(option: &HeaderValueOption) -> Result<Mutation, Errors> {
         .at("header.value"));
     }
     let value = HeaderValue::from_bytes(text)
-        .map_err(|_| Fault::invalid(format!("{:?}", header.value), "not a header value"))
+        .map_err(|_invalid| Fault::invalid(format!("{:?}", header.value), "not a header value"))
         .at("header.value")?;
     let action = fields::enumeration(*append_action).at("append_action")?;
     Ok(Mutation::Append { name, value, action })
@@ -174,11 +174,14 @@ fn header_name(name: &str) -> Result<HeaderName, Errors> {
         return Err(Fault::Required.into());
     }
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-        return Err(Fault::invalid(format!("{name:?}"), "pseudo-headers and Host cannot be changed")
-            .into());
+        return Err(Fault::invalid(
+            format!("{name:?}"),
+            "pseudo-headers and Host cannot be changed",
+        )
+        .into());
     }
     HeaderName::try_from(name)
-        .map_err(|_| Fault::invalid(format!("{name:?}"), "not a header name").into())
+        .map_err(|_invalid| Fault::invalid(format!("{name:?}"), "not a header name").into())
 }
 
 #[cfg(test)]

@@ -88,15 +88,19 @@ fn compile_filter(filter: &hcm::HttpFilter, last: bool) -> Result<Compiled, Erro
         return Err(Fault::invalid(format!("{name:?}"), reason).into());
     }
     if registration.terminal && *disabled {
-        return Err(Errors::from(Fault::invalid("true", "the router cannot be disabled"))
-            .at("disabled"));
+        return Err(
+            Errors::from(Fault::invalid("true", "the router cannot be disabled")).at("disabled")
+        );
     }
     let factory = (registration.compile)(config).at("typed_config")?;
     Ok(Compiled::Filter(Gate { name, disabled: *disabled }, factory))
 }
 
 /// Compiles the options that a route has for a filter.
-pub fn compile_override(_name: &str, config: &Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors> {
+pub fn compile_override(
+    _name: &str,
+    config: &Any,
+) -> Result<Arc<dyn StdAny + Send + Sync>, Errors> {
     let kind = effective_type(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
     match OVERRIDES.iter().find(|r| r.config_type == kind) {
         Some(registration) => (registration.compile)(config),

@@ -183,9 +183,8 @@ pub fn compile(
     let filters = errors.take(registry::compile_chain(&http_filters).at("http_filters"));
     let common = common_http_protocol_options.unwrap_or_default();
     let common = errors.take(compile_common(common).at("common_http_protocol_options"));
-    let http1 = errors.take(
-        compile_http1(http_protocol_options.unwrap_or_default()).at("http_protocol_options"),
-    );
+    let http1 = errors
+        .take(compile_http1(http_protocol_options.unwrap_or_default()).at("http_protocol_options"));
     let http2 = errors.take(
         compile_http2(&http2_protocol_options.unwrap_or_default()).at("http2_protocol_options"),
     );
@@ -271,8 +270,7 @@ fn compile_routes(
     match specifier {
         None => Err(Errors::from(Fault::Required).at("route_specifier")),
         Some(RouteSpecifier::RouteConfig(table)) => {
-            let cx =
-                route::CompileContext { compile_filter_override: &registry::compile_override };
+            let cx = route::CompileContext { compile_filter_override: &registry::compile_override };
             let table = RouteTable::compile(table, &cx).at("route_config")?;
             Ok(RouteSource::Inline(Arc::new(table)))
         }
@@ -333,7 +331,8 @@ fn compile_http2(options: &core::Http2ProtocolOptions) -> Result<Http2Options, E
     } = options;
     let mut errors = Errors::new();
     if hpack_table_size.is_some_and(|size| size != 4096) {
-        errors.push("hpack_table_size", Fault::unsupported("the table has 4096 bytes; leave it out"));
+        errors
+            .push("hpack_table_size", Fault::unsupported("the table has 4096 bytes; leave it out"));
     }
     let streams = errors.take(
         fields::in_range(max_concurrent_streams.unwrap_or(1024), 1..=2_147_483_647)
@@ -368,8 +367,7 @@ fn compile_keepalive(
 ) -> Result<Option<(Duration, Duration)>, Errors> {
     let core::KeepaliveSettings { interval, timeout, connection_idle_interval } = settings;
     if connection_idle_interval.is_some() {
-        return Err(Errors::from(Fault::unsupported("use interval"))
-            .at("connection_idle_interval"));
+        return Err(Errors::from(Fault::unsupported("use interval")).at("connection_idle_interval"));
     }
     let timeout = fields::required(timeout.as_ref()).and_then(fields::positive_duration);
     let timeout = timeout.at("timeout")?;
@@ -380,8 +378,7 @@ fn compile_keepalive(
 }
 
 fn compile_server(name: String, transformation: i32) -> Result<ServerHeader, Errors> {
-    let transformation =
-        fields::enumeration(transformation).at("server_header_transformation")?;
+    let transformation = fields::enumeration(transformation).at("server_header_transformation")?;
     let name = optional_header(&name).at("server_name")?;
     Ok(ServerHeader { name: name.unwrap_or(HeaderValue::from_static("nuncio")), transformation })
 }
@@ -391,6 +388,6 @@ fn optional_header(text: &str) -> Result<Option<HeaderValue>, Errors> {
         return Ok(None);
     }
     let value = HeaderValue::from_str(text)
-        .map_err(|_| Fault::invalid(format!("{text:?}"), "not a header value"))?;
+        .map_err(|_invalid| Fault::invalid(format!("{text:?}"), "not a header value"))?;
     Ok(Some(value))
 }

@@ -276,7 +276,8 @@ impl Timers {
 
     fn arm(&mut self, hcm: &Hcm, handle: &ConnectionHandle) {
         let timeouts = &hcm.config.timeouts;
-        let idle = timeouts.idle.map(|idle| handle.idle_since().unwrap_or_else(Instant::now) + idle);
+        let idle =
+            timeouts.idle.map(|idle| handle.idle_since().unwrap_or_else(Instant::now) + idle);
         let life = timeouts.max_connection_duration.map(|life| handle.start + life);
         let at = [idle, life, handle.drain.end()].into_iter().flatten().min();
         self.deadline = at.map(|at| hcm.cx.deadlines.at(at));
@@ -292,9 +293,9 @@ impl Timers {
             self.arm(hcm, handle);
         }
         loop {
-            match &mut self.deadline {
-                Some(deadline) if Pin::new(&mut *deadline).poll(cx).is_ready() => {}
-                _ => return Poll::Pending,
+            let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+            if Pin::new(deadline).poll(cx).is_pending() {
+                return Poll::Pending;
             }
             if self.ending {
                 return Poll::Ready(End::Now);
@@ -364,11 +365,7 @@ impl Codable for Http2 {
     }
 }
 
-fn http1(
-    config: &HcmConfig,
-    io: Io,
-    service: ConnectionService,
-) -> (Http1, Arc<ConnectionHandle>) {
+fn http1(config: &HcmConfig, io: Io, service: ConnectionService) -> (Http1, Arc<ConnectionHandle>) {
     let handle = Arc::clone(&service.0);
     let mut builder = http1::Builder::new();
     // Bodies are read in pieces of up to this size as well.
@@ -383,11 +380,7 @@ fn http1(
     (builder.serve_connection(io, service), handle)
 }
 
-fn http2(
-    config: &HcmConfig,
-    io: Io,
-    service: ConnectionService,
-) -> (Http2, Arc<ConnectionHandle>) {
+fn http2(config: &HcmConfig, io: Io, service: ConnectionService) -> (Http2, Arc<ConnectionHandle>) {
     let handle = Arc::clone(&service.0);
     let Http2Options {
         max_concurrent_streams,

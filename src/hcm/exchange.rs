@@ -68,7 +68,10 @@ pub(super) struct Exchange {
 }
 
 enum State {
-    Chain { answer: ResponseFuture, request_id: Option<http::HeaderValue> },
+    Chain {
+        answer: ResponseFuture,
+        request_id: Option<http::HeaderValue>,
+    },
     /// Answered without the chain.
     Answered(Option<Box<Response>>),
 }
@@ -143,15 +146,14 @@ impl TrackedBody {
         if let (None, Some(timeout)) = (&self.idle, self.stream.idle_timeout) {
             self.idle = Some(self.deadlines().at(Instant::now() + timeout));
         }
-        match &mut self.idle {
-            Some(idle) if Pin::new(idle).poll(cx).is_ready() => {
-                self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
-                self.stream.details = "stream_idle_timeout";
-                self.in_flight.0.hcm.config.stats.downstream_rq_idle_timeout.inc();
-                Poll::Ready(())
-            }
-            _ => Poll::Pending,
+        let Some(idle) = &mut self.idle else { return Poll::Pending };
+        if Pin::new(idle).poll(cx).is_pending() {
+            return Poll::Pending;
         }
+        self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
+        self.stream.details = "stream_idle_timeout";
+        self.in_flight.0.hcm.config.stats.downstream_rq_idle_timeout.inc();
+        Poll::Ready(())
     }
 }
 

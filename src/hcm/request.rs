@@ -98,7 +98,7 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
         let uri = std::mem::take(&mut head.uri).into_parts();
         if let Some(authority) = uri.authority {
             let host = HeaderValue::from_str(authority.as_str())
-                .map_err(|_| LocalReply::bad_request("invalid_authority"))?;
+                .map_err(|_invalid| LocalReply::bad_request("invalid_authority"))?;
             head.headers.insert(HOST, host);
         }
         let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -353,7 +353,10 @@ mod tests {
         };
         let mut absolute = head("http://a.test/x?y", &["b.test"]);
         settle_authority(&mut absolute).unwrap();
-        assert_eq!((absolute.uri.to_string(), &absolute.headers[HOST]), ("/x?y".into(), &HeaderValue::from_static("a.test")));
+        assert_eq!(
+            (absolute.uri.to_string(), &absolute.headers[HOST]),
+            ("/x?y".into(), &HeaderValue::from_static("a.test"))
+        );
         for hosts in [&[][..], &["a", "b"], &[""]] {
             assert!(settle_authority(&mut head("/", hosts)).is_err(), "{hosts:?}");
         }

@@ -62,8 +62,8 @@ pub(super) fn finish(
     if config.access_logs.needs_response_headers() {
         stream.response_headers = Some(Box::new(head.headers.clone()));
     }
-    let bodyless = facts.is_head
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodyless =
+        facts.is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let body = if bodyless { Body::Empty } else { body };
     http::Response::from_parts(head, TrackedBody::new(body, stream, in_flight))
 }

@@ -77,8 +77,8 @@ pub fn compile(message: proto::Listener, cx: &CompileContext) -> Result<Listener
     } = message;
     let mut errors = Errors::new();
     let name = errors.take(fields::non_empty(&name).at("name"));
-    let address = errors
-        .take(fields::required(address.as_ref()).and_then(fields::socket_addr).at("address"));
+    let address =
+        errors.take(fields::required(address.as_ref()).and_then(fields::socket_addr).at("address"));
     if bind_to_port == Some(false) {
         let fault = Fault::unsupported("a listener without a port of its own is not supported");
         errors.push("bind_to_port", fault);
@@ -167,8 +167,7 @@ fn compile_chain(chain: proto::FilterChain, cx: &CompileContext) -> Result<Chain
             Some(NetworkFilter::Hcm(config)) if i == last => hcm = Some(Arc::new(*config)),
             Some(_) => {
                 let reason = "the last network filter, and only it, must be the connection manager";
-                errors
-                    .take::<()>(Err(Fault::Conflict(reason.into())).index(i).at("filters"));
+                errors.take::<()>(Err(Fault::Conflict(reason.into())).index(i).at("filters"));
             }
             None => {}
         }

@@ -62,8 +62,7 @@ mod tests {
 
     #[test]
     fn places_come_back_when_connections_end() {
-        let limit =
-            Arc::new(ConnectionLimit { most: 2, delay: None, open: AtomicU64::new(0) });
+        let limit = Arc::new(ConnectionLimit { most: 2, delay: None, open: AtomicU64::new(0) });
         let (first, second) = (limit.admit(), limit.admit());
         assert!(first.is_some() && second.is_some());
         assert!(limit.admit().is_none());

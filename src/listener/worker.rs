@@ -165,9 +165,7 @@ impl Listeners {
 
     fn retire(&mut self, version: &Version, over: Duration) {
         version.drain.begin(over);
-        self.draining.push(Retired {
-            hcm: Arc::clone(&version.hcm),
-            drain: Arc::clone(&version.drain),
-        });
+        self.draining
+            .push(Retired { hcm: Arc::clone(&version.hcm), drain: Arc::clone(&version.drain) });
     }
 }

@@ -11,16 +11,13 @@ use tokio::time::Instant;
 
 use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::headers::{X_ENVOY_UPSTREAM_SERVICE_TIME, is_hop_by_hop, strip_hop_by_hop};
-use crate::exchange::{
-    BodyError, LocalReply, Request, Response, ResponseFlag, StreamInfo, StreamReset,
-};
-use crate::upstream::{Cluster, Host, LocalCluster, Permit, UpstreamError};
+use crate::exchange::{LocalReply, Request, Response, ResponseFlag, StreamInfo, StreamReset};
+use crate::upstream::{Cluster, Host, LocalCluster, Permit, RequestBodyError, UpstreamError};
 
 /// What one try needs.
 pub(super) struct Attempt<'a> {
-    pub(super) cluster: &'a Arc<LocalCluster>,
+    pub(super) cluster: &'a LocalCluster,
     pub(super) host: &'a Arc<Host>,
-    pub(super) permit: Permit,
     /// From the request's last byte to the response's last; `None` is for ever.
     pub(super) timeout: Option<Duration>,
     pub(super) deadlines: &'a Deadlines,
@@ -30,38 +27,49 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Sends the request; a failure becomes a local reply, or a reset if the client is to blame.
-    pub(super) async fn run(self, request: Request) -> Result<Response, StreamReset> {
+    pub(super) async fn run(
+        &self,
+        request: Request,
+        permit: Permit,
+    ) -> Result<Response, StreamReset> {
         let Request { head, body, mut stream } = request;
         let sent = Instant::now();
-        let cluster = Arc::clone(self.cluster.cluster());
-        let mut deadline = None;
+        let cluster = self.cluster.cluster();
+        let mut timer = None;
         let outcome = {
-            let mut send = pin!(self.cluster.send(self.host, head, body));
+            let mut send = pin!(self.cluster.send(self.host, permit, head, body));
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
-                    return Poll::Ready(Some(outcome));
+                    return Poll::Ready(Ok(outcome));
                 }
-                match self.poll_timeout(cx, &stream, &mut deadline) {
-                    Poll::Ready(()) => Poll::Ready(None),
-                    Poll::Pending => Poll::Pending,
-                }
+                self.poll_timer(cx, &stream, &mut timer).map(Err)
             })
             .await
         };
         let now = Instant::now();
         let (mut head, body) = match outcome {
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) => return refuse(error, stream),
-            None => {
-                cluster.stats().upstream_rq_timeout.inc();
-                return Ok(LocalReply::upstream_timeout().into_response(stream));
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return refuse(error, stream),
+            Err(limit) => {
+                let reply = match limit {
+                    Limit::Timeout => {
+                        cluster.stats.upstream_rq_timeout.inc();
+                        LocalReply::upstream_timeout()
+                    }
+                    Limit::Idle => LocalReply::stream_idle_timeout(true),
+                };
+                cluster.stats.count_response(reply.status());
+                return Ok(reply.into_response(stream));
             }
         };
         stream.upstream_first_byte = Some(now);
         stream.details = "via_upstream";
-        stream.response_deadline = deadline;
-        cluster.stats().count_response(head.status);
-        stream.held = Some(Box::new(InUse { _permit: self.permit, cluster, sent }));
+        stream.response_deadline = match timer {
+            Some((deadline, Limit::Timeout)) => Some(deadline),
+            _ => self.timeout.map(|timeout| self.deadlines.at(now + timeout)),
+        }
+        .filter(|_| stream.request_complete());
+        stream.held = Some(Box::new(InUse { cluster: Arc::clone(cluster), sent }));
         if head.headers.keys().any(is_hop_by_hop) {
             strip_hop_by_hop(&mut head.headers);
         }
@@ -72,15 +80,15 @@ impl Attempt<'_> {
         Ok(Response { head, body, stream })
     }
 
-    /// Ready once the timeout has passed; it starts when the request has arrived whole.
-    fn poll_timeout(
+    /// Ready once a limit has passed. They start when the request has arrived whole; until then the
+    /// body times itself.
+    fn poll_timer(
         &self,
         cx: &mut Context<'_>,
         stream: &StreamInfo,
-        deadline: &mut Option<Deadline>,
-    ) -> Poll<()> {
-        let Some(timeout) = self.timeout else { return Poll::Pending };
-        if deadline.is_none() {
+        timer: &mut Option<(Deadline, Limit)>,
+    ) -> Poll<Limit> {
+        if timer.is_none() {
             let start = match &stream.request_body {
                 None => stream.start,
                 Some(body) => {
@@ -92,60 +100,55 @@ impl Attempt<'_> {
                     Instant::now()
                 }
             };
-            *deadline = Some(self.deadlines.at(start + timeout));
+            let limits = [(self.timeout, Limit::Timeout), (stream.idle_timeout, Limit::Idle)];
+            let first = limits.into_iter().filter_map(|(after, limit)| Some((after?, limit)));
+            if let Some((after, limit)) = first.min_by_key(|(after, _)| *after) {
+                *timer = Some((self.deadlines.at(start + after), limit));
+            }
         }
-        match deadline {
-            Some(deadline) => Pin::new(deadline).poll(cx),
+        match timer {
+            Some((deadline, limit)) => Pin::new(deadline).poll(cx).map(|()| *limit),
             None => Poll::Pending,
         }
     }
 }
 
+/// What an exchange ran into.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    /// The route's timeout.
+    Timeout,
+    /// The stream's idle timeout.
+    Idle,
+}
+
 /// Most answers come within milliseconds, whose header values are not worth an allocation.
 fn milliseconds(ms: u64) -> HeaderValue {
-    const SMALL: [HeaderValue; 8] = [
-        HeaderValue::from_static("0"),
-        HeaderValue::from_static("1"),
-        HeaderValue::from_static("2"),
-        HeaderValue::from_static("3"),
-        HeaderValue::from_static("4"),
-        HeaderValue::from_static("5"),
-        HeaderValue::from_static("6"),
-        HeaderValue::from_static("7"),
-    ];
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     match usize::try_from(ms).ok().and_then(|ms| SMALL.get(ms)) {
-        Some(value) => value.clone(),
+        Some(text) => HeaderValue::from_static(text),
         None => HeaderValue::from(ms),
     }
 }
 
 fn refuse(error: UpstreamError, mut stream: Box<StreamInfo>) -> Result<Response, StreamReset> {
-    match error {
-        UpstreamError::RequestBody(BodyError::TooLarge { .. }) => {
-            Ok(LocalReply::payload_too_large().into_response(stream))
-        }
-        UpstreamError::RequestBody(BodyError::Timeout) => {
-            Ok(LocalReply::request_timeout().into_response(stream))
-        }
-        UpstreamError::RequestBody(_) => {
-            // The client left while it was sending: nobody is there to be answered.
-            stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
-            stream.details = "downstream_remote_disconnect";
-            Err(StreamReset { stream })
-        }
-        error => Ok(error.reply().into_response(stream)),
+    if let UpstreamError::RequestBody(RequestBodyError::Connection) = error {
+        // The client left while it was sending: nobody is there to be answered.
+        stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
+        stream.details = "downstream_remote_disconnect";
+        return Err(StreamReset { stream });
     }
+    Ok(error.reply().into_response(stream))
 }
 
-/// What an exchange holds of its upstream until the response's end.
+/// Times an exchange to its end.
 struct InUse {
-    _permit: Permit,
     cluster: Arc<Cluster>,
     sent: Instant,
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.cluster.stats().upstream_rq_time.record(self.sent.elapsed());
+        self.cluster.stats.upstream_rq_time.record(self.sent.elapsed());
     }
 }

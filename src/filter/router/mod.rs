@@ -5,8 +5,9 @@ mod attempt;
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::header::HOST;
 use http::uri::Scheme;
+use http::{HeaderValue, StatusCode};
 
 use super::registry::Registration;
 use super::{FilterFactory, Stage, WorkerContext};
@@ -19,7 +20,9 @@ use crate::exchange::{
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::{Action, Forward, Route, RouteTable};
-use crate::upstream::LbContext;
+use crate::upstream::{Host, LbContext, LocalCluster};
+use crate::{route, upstream};
+use attempt::Attempt;
 
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.router.v3.Router",
@@ -60,12 +63,16 @@ impl Router {
             return Ok(LocalReply::route_not_found().into_response(request.stream));
         };
         let mut response = match route.action() {
-            // No TLS is terminated here, so the client's scheme is http.
+            Action::Forward(forward) => self.forward(request, &route, forward).await?,
             Action::Redirect(redirect) => {
+                route.record_request(&request.head, &mut request.stream);
+                // No TLS is terminated here, so the client's scheme is http.
                 redirect.reply(&request.head, &Scheme::HTTP).into_response(request.stream)
             }
-            Action::Direct(direct) => direct.reply().into_response(request.stream),
-            Action::Forward(forward) => self.forward(request, &route, forward).await?,
+            Action::Direct(direct) => {
+                route.record_request(&request.head, &mut request.stream);
+                direct.reply().into_response(request.stream)
+            }
         };
         let Response { head, stream, .. } = &mut response;
         route.apply_response_headers(head, stream);
@@ -79,7 +86,7 @@ impl Router {
         forward: &Forward,
     ) -> Result<Response, StreamReset> {
         let Request { mut head, body, mut stream } = request;
-        let name = forward.choose_cluster(&head, rand::random());
+        let name = forward.choose_cluster(&head);
         let cluster = name.as_ref().and_then(|name| self.cx.clusters.get(name));
         stream.upstream_cluster = name;
         let Some(cluster) = cluster else {
@@ -88,61 +95,88 @@ impl Router {
                 // Without the header that names the cluster nothing was looked for.
                 None => StatusCode::SERVICE_UNAVAILABLE,
             };
+            route.record_request(&head, &mut stream);
             return Ok(LocalReply::cluster_not_found(status).into_response(stream));
         };
-        let cx = LbContext { hash: None };
-        let host = match cluster.choose(&cx) {
-            Ok(host) => host,
-            Err(_no_host) => return Ok(LocalReply::no_healthy_upstream().into_response(stream)),
+        let Ok(host) = cluster.choose(&LbContext { hash: None }) else {
+            route.record_request(&head, &mut stream);
+            return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
         };
         stream.upstream_host = Some(host.address());
-        let permit = match cluster.admit(forward.priority()) {
-            Ok(permit) => permit,
-            Err(_overflow) => return Ok(LocalReply::overflow().into_response(stream)),
-        };
-        self.prepare(&mut head, &mut stream, route, forward);
-        if forward.auto_host_rewrite()
-            && let Some(name) = host.host_header()
-        {
-            head.headers.insert(http::header::HOST, name);
+        if let Some(idle) = forward.idle_timeout() {
+            stream.idle_timeout = Some(idle).filter(|idle| !idle.is_zero());
         }
-        let attempt = attempt::Attempt {
+        self.announce(&mut head, route, forward);
+        route.apply_request_headers(&mut head, &mut stream);
+        if let Err(reply) = rewrite(&mut head, &mut stream, forward, &host) {
+            return Ok(reply.into_response(stream));
+        }
+        let Ok(permit) = cluster.admit(priority(forward)) else {
+            return Ok(refuse(&cluster, LocalReply::overflow(), stream));
+        };
+        let attempt = Attempt {
             cluster: &cluster,
             host: &host,
-            permit,
             timeout: forward.timeout(),
             deadlines: &self.cx.deadlines,
             service_time: self.config.envoy_headers,
         };
-        let mut response = attempt.run(Request { head, body, stream }).await?;
+        let mut response = attempt.run(Request { head, body, stream }, permit).await?;
         if route.include_attempt_count_in_response() {
-            response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, ONE);
+            response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }
         Ok(response)
     }
 
-    /// Brings the request's head into the form the upstream gets.
-    fn prepare(
-        &self,
-        head: &mut RequestHead,
-        stream: &mut StreamInfo,
-        route: &Route,
-        forward: &Forward,
-    ) {
+    /// Tells the upstream what it is asked for.
+    fn announce(&self, head: &mut RequestHead, route: &Route, forward: &Forward) {
         if self.config.envoy_headers
             && let Some(expected) = forward.expected_timeout_header()
         {
             head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected.clone());
         }
         if route.include_request_attempt_count() {
-            head.headers.insert(X_ENVOY_ATTEMPT_COUNT, ONE);
+            head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }
-        route.apply_request_headers(head, stream);
-        forward.rewrite(head);
     }
 }
 
-const ONE: http::HeaderValue = http::HeaderValue::from_static("1");
+/// Gives the request the path and host that the upstream gets.
+fn rewrite(
+    head: &mut RequestHead,
+    stream: &mut StreamInfo,
+    forward: &Forward,
+    host: &Host,
+) -> Result<(), LocalReply> {
+    forward.rewrite(head)?;
+    if forward.auto_host_rewrite()
+        && let Ok(name) = HeaderValue::from_str(host.hostname())
+        && !name.is_empty()
+    {
+        head.headers.insert(HOST, name);
+    }
+    // Access logs see the request as the upstream does.
+    if let Some(record) = &mut stream.request {
+        record.path = head.uri.path_and_query().cloned();
+        record.authority = head.headers.get(HOST).cloned();
+        record.headers.clone_from(&head.headers);
+    }
+    Ok(())
+}
+
+/// The cluster's name for the route's priority: neither knows the other.
+fn priority(forward: &Forward) -> upstream::RoutingPriority {
+    match forward.priority() {
+        route::RoutingPriority::Default => upstream::RoutingPriority::Default,
+        route::RoutingPriority::High => upstream::RoutingPriority::High,
+    }
+}
+
+/// A refusal that counts against the cluster.
+fn refuse(cluster: &LocalCluster, reply: LocalReply, stream: Box<StreamInfo>) -> Response {
+    cluster.cluster().stats.count_response(reply.status());
+    reply.into_response(stream)
+}
 
 /// The route pinned to the exchange, or, if a filter took it away, the one the request matches now.
 fn matched_route(stream: &mut StreamInfo, head: &RequestHead) -> Option<Arc<Route>> {
