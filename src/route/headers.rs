@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
-use super::Route;
-use super::format::{Format, RequestView, Values};
 use crate::exchange::stream_info::RequestRecord;
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};
+use crate::telemetry::access_log::format::{Context, Format, RequestSource};
 
 /// Every header mutation that reaches a route, from its own to its table's.
 #[derive(Debug, Default)]
@@ -30,10 +31,38 @@ pub(super) struct Level {
 #[derive(Debug)]
 pub(super) struct Addition {
     pub(super) name: HeaderName,
-    pub(super) value: Format,
+    pub(super) value: Value,
     pub(super) action: AppendAction,
     /// A header whose value turns out empty is added all the same.
     pub(super) keep_empty: bool,
+}
+
+/// What a header's value is made of.
+#[derive(Debug)]
+pub(super) enum Value {
+    /// Text alone.
+    Literal(HeaderValue),
+    /// Text and operators; one whose value is not known gives nothing.
+    Format(Format),
+}
+
+impl Value {
+    /// The value in an exchange. `None` if something that came in makes it unfit for a header.
+    fn render<'c>(&self, cx: impl FnOnce() -> Context<'c>) -> Option<HeaderValue> {
+        match self {
+            Self::Literal(value) => Some(value.clone()),
+            Self::Format(format) => {
+                let mut text = Vec::with_capacity(64);
+                format.write(&cx(), true, &mut text);
+                HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+            }
+        }
+    }
+
+    /// Whether it reads the request's head.
+    pub(super) fn reads_request(&self) -> bool {
+        matches!(self, Self::Format(format) if format.needs_request())
+    }
 }
 
 /// `config.core.v3.HeaderValueOption.HeaderAppendAction`
@@ -67,20 +96,18 @@ impl Addition {
 }
 
 impl Mutations {
-    pub(super) fn apply_to_request(
-        &self,
-        route: &Route,
-        head: &mut RequestHead,
-        stream: &mut StreamInfo,
-    ) {
+    pub(super) fn apply_to_request(&self, head: &mut RequestHead, stream: &mut StreamInfo) {
         for level in &self.request {
             for name in &level.remove {
                 head.headers.remove(name);
             }
             for addition in &level.add {
-                let request = RequestView::Head(head);
-                let values = Values { request, status: None, stream, route };
-                let value = addition.value.render(values);
+                let value = addition.value.render(|| Context {
+                    stream,
+                    request: Some(RequestSource::Head(head)),
+                    response_headers: None,
+                    now: Instant::now(),
+                });
                 addition.apply(&mut head.headers, value);
             }
         }
@@ -89,23 +116,24 @@ impl Mutations {
         }
     }
 
-    pub(super) fn apply_to_response(
-        &self,
-        route: &Route,
-        head: &mut ResponseHead,
-        stream: &StreamInfo,
-    ) {
+    pub(super) fn apply_to_response(&self, head: &mut ResponseHead, stream: &mut StreamInfo) {
+        // Operators read the status there; whether it is sent is not known yet.
+        let sent = stream.status.replace(head.status);
         for level in &self.response {
             for name in &level.remove {
                 head.headers.remove(name);
             }
             for addition in &level.add {
-                let request = RequestView::Record(stream.request.as_deref());
-                let values = Values { request, status: Some(head.status), stream, route };
-                let value = addition.value.render(values);
+                let value = addition.value.render(|| Context {
+                    stream,
+                    request: stream.request.as_deref().map(RequestSource::Record),
+                    response_headers: Some(&head.headers),
+                    now: Instant::now(),
+                });
                 addition.apply(&mut head.headers, value);
             }
         }
+        stream.status = sent;
     }
 }
 

@@ -12,7 +12,6 @@
 
 mod action;
 mod compile;
-mod format;
 mod headers;
 mod host;
 mod predicate;
@@ -253,16 +252,16 @@ impl Route {
     /// Adds and removes the request's headers as configured. Goes before [`Forward::rewrite`].
     pub fn apply_request_headers(&self, head: &mut RequestHead, stream: &mut StreamInfo) {
         if let Some(mutations) = &self.mutations {
-            mutations.apply_to_request(self, head, stream);
+            mutations.apply_to_request(head, stream);
         }
     }
 
     /// Adds and removes the response's headers as configured. If one of them is made of the request's
     /// and the request never went through [`Self::apply_request_headers`], it must have been kept
     /// with [`Self::record_request`].
-    pub fn apply_response_headers(&self, head: &mut ResponseHead, stream: &StreamInfo) {
+    pub fn apply_response_headers(&self, head: &mut ResponseHead, stream: &mut StreamInfo) {
         if let Some(mutations) = &self.mutations {
-            mutations.apply_to_response(self, head, stream);
+            mutations.apply_to_response(head, stream);
         }
     }
 

@@ -226,12 +226,19 @@ fn replies_carry_what_the_route_says() {
     assert_eq!(response.head.status, 418);
     assert_eq!(response.head.headers[http::header::CONTENT_LENGTH], "3");
 
+    let mut from_file = direct.clone();
+    from_file.body = Some(core::DataSource {
+        specifier: Some(core::data_source::Specifier::Filename("/dev/zero".into())),
+    });
+    let endless = one_route(self::route("/", ActionProto::DirectResponse(from_file)));
+    assert!(compile(endless).unwrap_err().to_string().contains("more than 4096 bytes"));
+
     let mut message = one_route(self::route("/", ActionProto::DirectResponse(direct)));
     message.max_direct_response_body_size_bytes = Some(2);
     assert_eq!(
         compile(message).unwrap_err().to_string(),
-        "virtual_hosts[0].routes[0].direct_response.body: 3 bytes: \
-         a response body has at most 2 bytes here"
+        "virtual_hosts[0].routes[0].direct_response.body: a body of more than 2 bytes: \
+         larger than max_direct_response_body_size_bytes allows"
     );
 }
 
@@ -281,7 +288,7 @@ fn operators_are_filled_in() {
     message.request_headers_to_add = vec![
         header("x-path", "%REQ(X-None?:path):3%!"),
         header("x-peer", "%DOWNSTREAM_REMOTE_ADDRESS%,%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
-        header("x-names", "%ROUTE_NAME%@%VIRTUAL_HOST_NAME% %PROTOCOL%"),
+        header("x-names", "%ROUTE_NAME%@%PROTOCOL% 100%%"),
         header("x-empty", "%REQ(x-none)%"),
         core::HeaderValueOption { keep_empty_value: true, ..header("x-kept", "%UPSTREAM_HOST%") },
         core::HeaderValueOption { append_action: 1, ..header("x-there", "new") },
@@ -296,11 +303,12 @@ fn operators_are_filled_in() {
     }
     let route = compiled.find(&head, 0).unwrap();
     let mut stream = stream();
+    stream.route_name = route.name().cloned();
     route.apply_request_headers(&mut head, &mut stream);
     for (name, value) in [
         ("x-path", "/lo!"),
         ("x-peer", "10.1.1.1:77,10.1.1.1"),
-        ("x-names", "main@* HTTP/2"),
+        ("x-names", "main@HTTP/2 100%"),
         ("x-kept", ""),
         ("x-there", "old"),
         ("x-old", "new"),
@@ -309,8 +317,9 @@ fn operators_are_filled_in() {
     }
     assert!(!head.headers.contains_key("x-empty") && !head.headers.contains_key("x-missing"));
     let (mut response, ()) = http::Response::builder().status(204).body(()).unwrap().into_parts();
-    route.apply_response_headers(&mut response, &stream);
+    route.apply_response_headers(&mut response, &mut stream);
     assert_eq!(response.headers["x-back"], "old 204");
+    assert_eq!(stream.status, None);
 }
 
 #[test]
@@ -383,7 +392,7 @@ fn every_fault_is_reported_with_its_path() {
     let lines: Vec<_> = text.lines().collect();
     let expected = [
         "virtual_hosts[0].routes[0].request_headers_to_add[0].header.key: \":path\": ",
-        "virtual_hosts[0].routes[0].request_headers_to_add[1].header.value: operator %NOPE% ",
+        "virtual_hosts[0].routes[0].request_headers_to_add[1].header.value: %NOPE%: ",
         "virtual_hosts[0].routes[0].request_headers_to_remove[0]: \"Host\": ",
         "virtual_hosts[0].routes[0].route.cluster: is required",
         "virtual_hosts[0].routes[1].match: is required",
@@ -397,6 +406,13 @@ fn every_fault_is_reported_with_its_path() {
     for (line, expected) in lines.iter().zip(expected) {
         assert!(line.starts_with(expected), "{line}\n{expected}");
     }
+}
+
+#[test]
+fn a_route_is_small() {
+    // With two counts for each Arc and a node of the trie, well under 400 bytes beside its text.
+    let size = size_of::<Route>() + size_of::<Entry>();
+    assert!(size <= 192, "{size} bytes");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `config.route.v3.RouteAction`, `RedirectAction` and `DirectResponseAction` to [`Action`].
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -378,18 +379,27 @@ fn direct_response(
 }
 
 fn response_body(source: &core::DataSource, limit: u32) -> Result<Bytes, Errors> {
-    let too_large = |length: u64| {
-        let reason = format!("a response body has at most {limit} bytes here");
-        Errors::from(Fault::invalid(format!("{length} bytes"), reason))
+    let body = match &source.specifier {
+        Some(core::data_source::Specifier::Filename(name)) => {
+            beginning_of_file(name, limit).at("filename")?
+        }
+        _ => fields::data_source(source)?,
     };
-    // Asked first, so that no file is read that is too large to keep.
-    if let Some(core::data_source::Specifier::Filename(name)) = &source.specifier
-        && let Ok(file) = std::fs::metadata(name)
-        && file.len() > u64::from(limit)
-    {
-        return Err(too_large(file.len()).at("filename"));
+    if u64::try_from(body.len()).is_ok_and(|length| length <= u64::from(limit)) {
+        return Ok(body.into());
     }
-    let body = fields::data_source(source)?;
-    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    if length > u64::from(limit) { Err(too_large(length)) } else { Ok(body.into()) }
+    let reason = "larger than max_direct_response_body_size_bytes allows";
+    Err(Fault::invalid(format!("a body of more than {limit} bytes"), reason).into())
+}
+
+/// A file up to one byte more than `limit`, so that no file is read that is too large to keep.
+fn beginning_of_file(name: &str, limit: u32) -> Result<Vec<u8>, Fault> {
+    let mut body = Vec::new();
+    std::fs::File::open(name)
+        .and_then(|file| file.take(u64::from(limit) + 1).read_to_end(&mut body))
+        .map(|_length| body)
+        .map_err(|error| Fault::System {
+            action: format!("reading {name:?}"),
+            reason: error.to_string(),
+        })
 }

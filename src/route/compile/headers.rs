@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::config::matcher::header_name;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::core::v3 as core;
-use crate::route::format::Format;
-use crate::route::headers::{Addition, AppendAction, Level, Mutations};
+use crate::route::headers::{Addition, AppendAction, Level, Mutations, Value};
+use crate::telemetry::access_log::format::Format;
 
 /// The most headers that one list may add.
 const MAX_ADDITIONS: usize = 1000;
@@ -118,7 +118,7 @@ fn addition(option: &core::HeaderValueOption) -> Result<Addition, Errors> {
     }
 }
 
-fn header_value(header: &core::HeaderValue) -> Result<(HeaderName, Format), Errors> {
+fn header_value(header: &core::HeaderValue) -> Result<(HeaderName, Value), Errors> {
     let core::HeaderValue { key, value, raw_value } = header;
     let mut errors = Errors::new();
     let name = errors.take(modifiable(key).at("key"));
@@ -130,11 +130,23 @@ fn header_value(header: &core::HeaderValue) -> Result<(HeaderName, Format), Erro
             ("value", value.as_bytes())
         }
     };
-    let format = errors.take(Format::parse(text).at(field));
-    match (name, format) {
-        (Some(name), Some(format)) if errors.is_empty() => Ok((name, format)),
+    let value = errors.take(value_of(text).at(field));
+    match (name, value) {
+        (Some(name), Some(value)) if errors.is_empty() => Ok((name, value)),
         _ => Err(errors),
     }
+}
+
+fn value_of(text: &[u8]) -> Result<Value, Errors> {
+    let shown = || format!("{:?}", String::from_utf8_lossy(text));
+    let literal = HeaderValue::from_bytes(text)
+        .map_err(|_invalid| Fault::out_of_range(shown(), "a header value"))?;
+    if !text.contains(&b'%') {
+        return Ok(Value::Literal(literal));
+    }
+    let text = std::str::from_utf8(text)
+        .map_err(|_bytes| Fault::invalid(shown(), "operators need a value in UTF-8"))?;
+    Format::compile(text).map(Value::Format)
 }
 
 fn removals(names: &[String]) -> Result<Box<[HeaderName]>, Errors> {

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prost::Message;
 use prost_types::Any;
 
 use super::CompileContext;
 use crate::config::{Errors, Fault, OrFault, ResourceId};
+use crate::proto::any::{UnpackError, effective_type, unpack};
 use crate::proto::envoy::config::route::v3::FilterConfig;
 use crate::route::{FilterOverride, Overrides};
 
@@ -66,12 +66,11 @@ fn filter_override(
 
 /// The options common to all filters, if that is what is in it.
 fn filter_config(options: &Any) -> Result<Option<FilterConfig>, Errors> {
-    let type_name = options.type_url.rsplit('/').next().unwrap_or_default();
-    if type_name != "envoy.config.route.v3.FilterConfig" {
+    let undecodable = |error: UnpackError| Errors::from(Fault::Undecodable(error.to_string()));
+    if effective_type(options).map_err(undecodable)? != "envoy.config.route.v3.FilterConfig" {
         return Ok(None);
     }
-    let config = FilterConfig::decode(options.value.as_slice());
-    config.map(Some).map_err(|error| Fault::Undecodable(error.to_string()).into())
+    unpack(options).map(Some).map_err(undecodable)
 }
 
 fn is_unknown(errors: &Errors) -> bool {

@@ -22,10 +22,12 @@ enum Kind {
     Prefix(String),
     Segment(String),
     /// An expression, and what it means.
-    Regex(&'static str, fn(&str) -> bool),
+    Regex(&'static str, Test),
 }
 
-const REGEXES: [(&str, fn(&str) -> bool); 4] = [
+type Test = fn(&str) -> bool;
+
+const REGEXES: [(&str, Test); 4] = [
     ("/a.*", |path| path.starts_with("/a")),
     (".*b", |path| path.ends_with('b')),
     ("/[ab]+", |path| path.len() > 1 && path[1..].chars().all(|c| c == 'a' || c == 'b')),
@@ -165,6 +167,27 @@ proptest! {
             });
             let found = cluster(&compiled, &head, 0).map(|name| name.to_string());
             prop_assert_eq!(found, expected, "{} {}", name, uri);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_compile_panic(
+        rules in prop::collection::vec(rule(), 1..6),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        path in path(),
+    ) {
+        let routes = rules.iter().map(|rule| rule.message("c".into())).collect();
+        let mut bytes = table(vec![host(&["*", "*.a", "a.*"], routes)]).encode_to_vec();
+        for (place, byte) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        if let Ok(message) = proto::RouteConfiguration::decode(bytes.as_slice())
+            && let Ok(compiled) = compile(message)
+        {
+            compiled.find(&get("a.test", &path), 0);
         }
     }
 }
