@@ -40,7 +40,7 @@ pub enum Flow {
     /// Pass it on.
     Continue,
     /// Answer it here.
-    Reply(Box<LocalReply>),
+    Reply(LocalReply),
 }
 
 /// A filter that only looks at and changes heads, or swaps a body.

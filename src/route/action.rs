@@ -119,7 +119,7 @@ impl Forward {
     ///
     /// # Errors
     /// The answer to the client when the new path would be longer than a URI can be.
-    pub fn rewrite(&self, head: &mut RequestHead) -> Result<(), Box<LocalReply>> {
+    pub fn rewrite(&self, head: &mut RequestHead) -> Result<(), LocalReply> {
         if let HostRewrite::Literal(host) = &self.host {
             host.apply(head);
         }
@@ -127,7 +127,7 @@ impl Forward {
             None => Ok(()),
             Some(rewrite) => rewrite
                 .apply(head)
-                .map_err(|TooLong| Box::new(LocalReply::bad_request("rewritten_path_too_long"))),
+                .map_err(|TooLong| LocalReply::bad_request("rewritten_path_too_long")),
         }
     }
 }

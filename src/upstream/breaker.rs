@@ -79,7 +79,12 @@ pub(super) struct Usage([[Used; 4]; 2]);
 impl StatGroup for Usage {
     fn visit(&self, visit: &mut dyn FnMut(&'static str, Cell<'_>)) {
         const NAMES: [[&str; 4]; 2] = [
-            ["default.cx_open", "default.rq_pending_open", "default.rq_open", "default.rq_retry_open"],
+            [
+                "default.cx_open",
+                "default.rq_pending_open",
+                "default.rq_open",
+                "default.rq_retry_open",
+            ],
             ["high.cx_open", "high.rq_pending_open", "high.rq_open", "high.rq_retry_open"],
         ];
         for (names, used) in NAMES.iter().zip(&self.0) {
@@ -210,7 +215,10 @@ mod tests {
                         if let Ok(permit) =
                             breakers.acquire(RoutingPriority::Default, Resource::Request)
                         {
-                            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            most.fetch_max(
+                                now.fetch_add(1, Ordering::SeqCst) + 1,
+                                Ordering::SeqCst,
+                            );
                             now.fetch_sub(1, Ordering::SeqCst);
                             drop(permit);
                         }

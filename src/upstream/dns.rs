@@ -189,7 +189,8 @@ impl Cluster {
                 let mut first = true;
                 let mut failures = 0;
                 loop {
-                    let wait = cluster.refresh(dns, (index, host, *port), found, &mut failures).await;
+                    let wait =
+                        cluster.refresh(dns, (index, host, *port), found, &mut failures).await;
                     if std::mem::take(&mut first) {
                         let mut left = done.lock();
                         *left -= 1;

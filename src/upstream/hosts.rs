@@ -151,7 +151,8 @@ impl HostSet {
                 }
                 hosts.push(match known.remove(&(address, &*endpoint.hostname)) {
                     Some(host) => {
-                        changed |= host.update(endpoint.weight, endpoint.health, &endpoint.metadata);
+                        changed |=
+                            host.update(endpoint.weight, endpoint.health, &endpoint.metadata);
                         Arc::clone(host)
                     }
                     None => {
@@ -236,7 +237,10 @@ pub(super) mod tests {
         assert!(Arc::ptr_eq(&first.priorities[0].hosts[1], &second.priorities[1].hosts[0]));
         let moved = &second.priorities[0].hosts[0];
         assert_eq!((moved.weight(), moved.health()), (5, Draining));
-        assert_eq!((second.priorities[0].healthy.len(), second.priorities[1].healthy.len()), (0, 2));
+        assert_eq!(
+            (second.priorities[0].healthy.len(), second.priorities[1].healthy.len()),
+            (0, 2)
+        );
     }
 
     #[test]

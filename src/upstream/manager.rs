@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::Cluster;
 use super::balancer::{Balancer, LbContext, NoHost};
 use super::breaker::{Overflow, Permit, Resource, RoutingPriority};
 use super::host::Host;
 use super::pool::{Pools, UpstreamError};
-use super::Cluster;
 use crate::exchange::{Body, RequestHead, ResponseHead};
 
 /// How often idle connections are looked at.

@@ -89,11 +89,7 @@ impl Balancer {
     }
 
     /// A host for a request. O(1), or O(log n) among unequal weights.
-    pub(super) fn choose(
-        &self,
-        cx: &LbContext,
-        stats: &ClusterStats,
-    ) -> Result<Arc<Host>, NoHost> {
+    pub(super) fn choose(&self, cx: &LbContext, stats: &ClusterStats) -> Result<Arc<Host>, NoHost> {
         let mut state = self.state.lock();
         let State { set, loads, turns, random } = &mut *state;
         let set = set.as_ref().ok_or(NoHost)?;

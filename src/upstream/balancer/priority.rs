@@ -133,7 +133,11 @@ mod tests {
             (&[(0, Unhealthy), (0, Unhealthy), (0, Healthy)], 50.0, &[(100, 0, All)]),
             (&[(0, Unhealthy), (0, Unhealthy), (0, Healthy)], 0.0, &[(100, 0, H)]),
             (&[(0, Unhealthy), (0, Degraded), (0, Healthy)], 50.0, &[(50, 0, H), (100, 0, D)]),
-            (&[(0, Unhealthy), (1, Unhealthy), (1, Unhealthy)], 50.0, &[(34, 0, All), (100, 1, All)]),
+            (
+                &[(0, Unhealthy), (1, Unhealthy), (1, Unhealthy)],
+                50.0,
+                &[(34, 0, All), (100, 1, All)],
+            ),
             (&[(2, Healthy)], 50.0, &[(100, 2, H)]),
         ];
         for (hosts, threshold, expected) in cases {

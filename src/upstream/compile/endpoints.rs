@@ -66,8 +66,7 @@ fn locality(proto: proto::LocalityLbEndpoints, names: bool) -> Result<LocalityEn
     }
     errors.finish()?;
     let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
-    let locality =
-        Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
+    let locality = Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
     Ok(LocalityEndpoints { locality: Arc::new(locality), weight, priority, endpoints })
 }
 
@@ -99,10 +98,7 @@ fn lb_endpoint(proto: proto::LbEndpoint, names: bool) -> Result<Endpoint, Errors
     }
 }
 
-fn address(
-    proto: proto::Endpoint,
-    names: bool,
-) -> Result<(EndpointAddress, Arc<str>), Errors> {
+fn address(proto: proto::Endpoint, names: bool) -> Result<(EndpointAddress, Arc<str>), Errors> {
     // How to check health matters only to active health checks, which are refused.
     let proto::Endpoint { address, health_check_config: _, hostname } = proto;
     let address = fields::required(address).at("address")?;

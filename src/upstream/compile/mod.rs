@@ -87,15 +87,13 @@ impl Cluster {
         }));
         let limits = errors.take(thresholds(circuit_breakers).at("circuit_breakers"));
         errors.take(transport(transport_socket).at("transport_socket"));
-        let dns = errors.take(dns_fields(
-            dns_refresh_rate,
-            dns_failure_refresh_rate,
-            dns_lookup_family,
+        let dns =
+            errors.take(dns_fields(dns_refresh_rate, dns_failure_refresh_rate, dns_lookup_family));
+        let found = errors.take(discovery(
+            cluster_discovery_type,
+            &name,
+            Sources { eds: eds_cluster_config, load_assignment },
         ));
-        let found = errors.take(discovery(cluster_discovery_type, &name, Sources {
-            eds: eds_cluster_config,
-            load_assignment,
-        }));
         let (Some(name), Some(connection), Some(lb), Some(limits), Some(dns), Some(found)) =
             (cluster_name, connection, lb, limits, dns, found)
         else {
@@ -166,9 +164,7 @@ fn discovery(
         errors.push("eds_cluster_config", Fault::Conflict("is for clusters of type EDS".into()));
     }
     let found = match kind {
-        DiscoveryType::Static => {
-            errors.take(assignment(load_assignment, false)).map(Found::Static)
-        }
+        DiscoveryType::Static => errors.take(assignment(load_assignment, false)).map(Found::Static),
         DiscoveryType::Eds => {
             if load_assignment.is_some() {
                 let fault = Fault::Conflict("is not for clusters of type EDS".into());
@@ -262,7 +258,8 @@ fn transport(proto: Option<core::TransportSocket>) -> Result<(), Errors> {
     match any::unpack::<RawBuffer>(&config) {
         Ok(RawBuffer {}) => Ok(()),
         Err(any::UnpackError::WrongType { found, .. }) => {
-            let text = format!("{found}: connections to upstreams can only be plain; use RawBuffer");
+            let text =
+                format!("{found}: connections to upstreams can only be plain; use RawBuffer");
             Err(Errors::from(Fault::unsupported(text)).at("typed_config"))
         }
         Err(error) => Err(Errors::from(Fault::Undecodable(error.to_string())).at("typed_config")),

@@ -27,7 +27,8 @@ pub(super) struct Fields {
 }
 
 pub(super) fn compile(proto: Fields) -> Result<ConnectionSettings, Errors> {
-    let Fields { connect_timeout, max_requests_per_connection, common, http1, http2, typed } = proto;
+    let Fields { connect_timeout, max_requests_per_connection, common, http1, http2, typed } =
+        proto;
     let mut errors = Errors::new();
     let mut settings = ConnectionSettings::default();
     if let Some(timeout) = connect_timeout {
@@ -77,7 +78,8 @@ fn typed_options(options: &Any, settings: &mut ConnectionSettings) -> Result<(),
             }
             Some(oneof::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(options)) => {
                 settings.protocol = UpstreamProtocol::Http2;
-                http2 = Some(http2_options(options).at("explicit_http_config.http2_protocol_options"));
+                http2 =
+                    Some(http2_options(options).at("explicit_http_config.http2_protocol_options"));
             }
         },
         Some(oneof::UpstreamProtocolOptions::UseDownstreamProtocolConfig(

@@ -66,7 +66,9 @@ fn good_clusters_compile() {
         cluster(json!({"type": "STRICT_DNS", "load_assignment": dns, "respect_dns_ttl": true})),
         cluster(json!({"type": "LOGICAL_DNS", "load_assignment": dns, "dns_refresh_rate": "1s"})),
         cluster(json!({"lb_policy": "RANDOM"})),
-        cluster(json!({"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 3}})),
+        cluster(
+            json!({"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 3}}),
+        ),
         cluster(json!({"transport_socket": {"name": "raw", "typed_config": {"@type": raw}}})),
         cluster(json!({"load_balancing_policy": {"policies": [
             {"typed_extension_config": {"name": "r", "typed_config": {"@type": policy}}}
@@ -90,8 +92,16 @@ fn what_cannot_be_used_is_refused_by_field() {
         (cluster(json!({"name": ""})), true, "name: is required"),
         (cluster(json!({"connect_timeout": "0s"})), true, "connect_timeout: 0s is not"),
         (cluster(json!({"connect_timeout": "-1s"})), true, "connect_timeout: -1s is not"),
-        (cluster(json!({"type": "ORIGINAL_DST", "load_assignment": null})), false, "type: ORIGINAL"),
-        (cluster(json!({"type": "EDS", "load_assignment": null})), false, "eds_cluster_config: a cl"),
+        (
+            cluster(json!({"type": "ORIGINAL_DST", "load_assignment": null})),
+            false,
+            "type: ORIGINAL",
+        ),
+        (
+            cluster(json!({"type": "EDS", "load_assignment": null})),
+            false,
+            "eds_cluster_config: a cl",
+        ),
         (
             cluster(json!({"eds_cluster_config": {"eds_config": {"ads": {}}}})),
             false,
@@ -107,7 +117,11 @@ fn what_cannot_be_used_is_refused_by_field() {
             false,
             "load_assignment: LOGICAL_DNS takes",
         ),
-        (cluster(json!({"lb_policy": "RING_HASH"})), false, "lb_policy: RING_HASH is not supported"),
+        (
+            cluster(json!({"lb_policy": "RING_HASH"})),
+            false,
+            "lb_policy: RING_HASH is not supported",
+        ),
         (cluster(json!({"lb_policy": "MAGLEV"})), false, "lb_policy: MAGLEV is not supported"),
         (cluster(json!({"lb_policy": 99})), true, "lb_policy: 99 is not a value"),
         (
@@ -213,10 +227,7 @@ fn protocols_are_read_from_both_forms() {
         (cluster(json!({"http2_protocol_options": {}})), UpstreamProtocol::Http2),
         (explicit(json!({"http_protocol_options": {}})), UpstreamProtocol::Http1),
         (explicit(json!({"http2_protocol_options": {}})), UpstreamProtocol::Http2),
-        (
-            http_options(json!({"use_downstream_protocol_config": {}})),
-            UpstreamProtocol::Downstream,
-        ),
+        (http_options(json!({"use_downstream_protocol_config": {}})), UpstreamProtocol::Downstream),
     ];
     for (case, expected) in cases {
         let compiled = compile(case.clone()).unwrap();

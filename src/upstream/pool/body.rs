@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::HostPool;
 use super::http1::Http1Connection;
 use super::http2::StreamSlot;
-use super::HostPool;
 use super::request::ActiveRequest;
 use crate::exchange::{Body, BodyError};
 

@@ -173,10 +173,7 @@ async fn a_request_body_that_breaks_off_is_not_the_upstreams_fault() {
     let frames = [Ok(http_body::Frame::data(Bytes::from_static(b"x"))), Err(BodyError::Timeout)];
     let body = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
     let error = send(&local, "/", body).await.unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::RequestBody(RequestBodyError::Timeout)),
-        "{error:?}"
-    );
+    assert!(matches!(error, UpstreamError::RequestBody(RequestBodyError::Timeout)), "{error:?}");
     assert_nothing_in_use(&local);
 }
 
