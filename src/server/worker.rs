@@ -59,9 +59,8 @@ pub fn spawn(options: WorkerOptions) -> std::io::Result<JoinHandle<()>> {
 async fn run(options: WorkerOptions) {
     let WorkerOptions { index, mut snapshots, mut phase, drain_time, connection_ids } = options;
     let deadlines = Deadlines::default();
-    let clusters = ClusterManager::new();
+    let clusters = ClusterManager::new(Arc::default());
     tokio::spawn(deadlines.clone().run());
-    tokio::spawn(clusters.clone().sweep());
     let cx = WorkerContext { clusters: clusters.clone(), deadlines };
     let mut listeners = Listeners::new(index, cx, connection_ids, drain_time);
     loop {
@@ -72,7 +71,7 @@ async fn run(options: WorkerOptions) {
                 }
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 // Clusters first: a route must not name one that this worker does not know yet.
-                clusters.apply(&snapshot.clusters);
+                clusters.apply(Arc::clone(&snapshot.clusters));
                 listeners.apply(&snapshot.listeners, &snapshot.routes);
             }
             changed = phase.changed() => {
