@@ -1,6 +1,7 @@
 //! nuncio: an Envoy-compatible, xDS-configured gateway proxy.
 
 pub mod config;
+pub mod control;
 pub mod exchange;
 pub mod filter;
 pub mod hcm;
@@ -8,6 +9,7 @@ pub mod listener;
 pub mod net;
 pub mod proto;
 pub mod route;
+pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
 pub mod xds;

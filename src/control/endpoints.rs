@@ -1,0 +1,99 @@
+//! Endpoints: the short road. An assignment goes straight into the clusters that follow it; no
+//! snapshot is built, and the cost does not depend on how many other clusters there are.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::compile;
+use super::follow::{SourceId, User, Want};
+use super::ingest::{Admission, Batch, Good, Item, Kind};
+use super::state::State;
+use super::store::{Held, Map, Origin, Rejected};
+use crate::config::Errors;
+use crate::upstream::Endpoints;
+use crate::xds::ResourceType;
+
+/// See [`Kind`].
+pub(super) struct Assignments;
+
+fn want(source: SourceId, name: &Arc<str>) -> Want {
+    Want { source, ty: ResourceType::Endpoints, name: name.clone() }
+}
+
+impl Kind for Assignments {
+    const TYPE: ResourceType = ResourceType::Endpoints;
+    type Out = Endpoints;
+
+    fn admit(state: &State, item: &Item) -> Admission {
+        let want = want(item.source, &item.name);
+        if !state.follow.is_wanted(&want) {
+            return Admission::Unwanted;
+        }
+        match state.endpoints.is_unchanged(&want, &item.body.value) {
+            true => Admission::Unchanged,
+            false => Admission::Judge,
+        }
+    }
+
+    fn compile(_: &mut State, item: &Item, batch: &mut Batch) -> Result<Endpoints, Errors> {
+        compile::endpoints(&item.body, &mut batch.ignored)
+    }
+
+    fn apply(state: &mut State, good: Good<Endpoints>, _now: Instant) {
+        let Good { source, origin, name, raw, version, value } = good;
+        let want = want(source, &name);
+        let value = Arc::new(value);
+        state.give(&want, &value);
+        let held =
+            Held { raw, version, updated: State::wall(), value, wants: SmallVec::new() };
+        state.endpoints.activate(&want, origin, held);
+        state.satisfy(&want);
+    }
+
+    fn confirm(state: &mut State, item: &Item) {
+        let want = want(item.source, &item.name);
+        state.endpoints.confirm(&want, &item.version);
+        state.satisfy(&want);
+    }
+
+    fn reject(state: &mut State, source: SourceId, name: &Arc<str>, rejected: Rejected) {
+        let want = want(source, name);
+        if state.follow.is_wanted(&want) {
+            state.endpoints.reject(&want, rejected);
+            // Waiting longer would not make it better: go on with what is known.
+            state.satisfy(&want);
+        }
+    }
+
+    fn remove(state: &mut State, source: SourceId, name: &str, expired: bool) {
+        let want = want(source, &name.into());
+        // A cluster keeps the endpoints that a server stops sending, as in Envoy; only those that
+        // came with a time to live end with it.
+        if expired && state.endpoints.get(&want).is_some_and(|r| r.active.is_some()) {
+            state.give(&want, &Arc::new(Endpoints::default()));
+            state.endpoints.remove(&want);
+        }
+        state.satisfy(&want);
+    }
+
+    fn absent(_: &State, _: &Map<Arc<str>, ()>, _: Option<Origin>) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+}
+
+impl State {
+    /// Hands endpoints to every cluster in service that follows them.
+    fn give(&self, want: &Want, endpoints: &Arc<Endpoints>) {
+        for user in self.follow.users(want) {
+            let User::Cluster(name) = user else { continue };
+            let active = self.clusters.get(name).and_then(|record| record.active.as_ref());
+            if let Some(active) = active
+                && active.wants.contains(want)
+            {
+                active.value.set_endpoints(endpoints.clone());
+            }
+        }
+    }
+}

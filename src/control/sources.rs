@@ -1,0 +1,68 @@
+//! From a compiled `ConfigSource` to a source that can be subscribed at.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Effect;
+use super::follow::{Follow, SourceId};
+use super::store::Map;
+use crate::config::source::{ConfigSource, GrpcSource, SourceKind};
+use crate::config::{Errors, OrFault};
+use crate::proto::envoy::config::core::v3::ApiConfigSource;
+use crate::xds::{GrpcOptions, Source};
+
+/// How to reach the servers of an `ApiConfigSource`; knows the clusters of the bootstrap.
+pub type GrpcResolver =
+    Arc<dyn Fn(&ApiConfigSource) -> Result<GrpcOptions, Errors> + Send + Sync>;
+
+/// A source and how long to wait for its first answer; none is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) source: SourceId,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// The gRPC sources in use.
+pub(super) struct Sources {
+    resolver: GrpcResolver,
+    /// Equal messages share their streams.
+    grpc: Map<Vec<u8>, Arc<str>>,
+    added: Vec<(Source, Box<GrpcOptions>)>,
+}
+
+impl Sources {
+    pub(super) fn new(resolver: GrpcResolver) -> Self {
+        Self { resolver, grpc: Map::default(), added: Vec::new() }
+    }
+
+    /// Where a `ConfigSource` leads. A server that cannot be reached from here is an error of the
+    /// resource that names it.
+    pub(super) fn resolve(
+        &mut self,
+        follow: &mut Follow,
+        config: &ConfigSource,
+    ) -> Result<Resolved, Errors> {
+        let source = match &config.kind {
+            SourceKind::Ads => Source::Ads,
+            SourceKind::Path(path) => Source::File(path.clone()),
+            SourceKind::Grpc(grpc) => self.grpc(grpc).at("api_config_source")?,
+        };
+        Ok(Resolved { source: follow.source(&source), timeout: config.initial_fetch_timeout })
+    }
+
+    fn grpc(&mut self, grpc: &GrpcSource) -> Result<Source, Errors> {
+        if let Some(key) = self.grpc.get(&grpc.key) {
+            return Ok(Source::Grpc(key.clone()));
+        }
+        let options = (self.resolver)(&grpc.api)?;
+        let key: Arc<str> = format!("{}", self.grpc.len() + 1).into();
+        self.grpc.insert(grpc.key.clone(), key.clone());
+        let source = Source::Grpc(key);
+        self.added.push((source.clone(), Box::new(options)));
+        Ok(source)
+    }
+
+    pub(super) fn flush(&mut self, effects: &mut Vec<Effect>) {
+        effects.extend(self.added.drain(..).map(|(source, o)| Effect::AddGrpc(source, o)));
+    }
+}

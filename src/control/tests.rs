@@ -1,0 +1,8 @@
+//! The rules of control, shown without a network: updates in; verdicts, subscriptions and
+//! snapshots out.
+
+mod fixture;
+mod restoring;
+mod subscribing;
+mod verdicts;
+mod warming;
