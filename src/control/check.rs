@@ -72,7 +72,8 @@ fn compile(
             references.route_tables.extend(listener.rds().map(|rds| rds.name.clone()));
         }
         ResourceType::Routes => {
-            compilers.routes(any, ignored)?;
+            let table = compilers.routes(any, ignored)?;
+            references.clusters.extend(table.cluster_names().iter().cloned());
         }
         ResourceType::Secret => {
             compile::secret(any, ignored)?;

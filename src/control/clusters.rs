@@ -1,5 +1,6 @@
 //! Clusters: taken in, warmed by their endpoints, put in service, removed.
 //!
+//! One that resolves names waits until each was tried once.
 //! A changed cluster waits for its endpoints to come again while the one before it serves; if they
 //! do not come within `initial_fetch_timeout`, those known are used. The server is asked to send
 //! them again, since one that thinks we have them would not.
@@ -11,13 +12,14 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::Effect;
 use super::follow::{SourceId, User, Want};
 use super::ingest::{Admission, Batch, Good, Item, Kind};
 use super::state::State;
 use super::store::{Held, Map, Origin, Rejected};
 use crate::config::{Errors, OrFault};
-use crate::upstream::Cluster;
-use crate::xds::ResourceType;
+use crate::upstream::{Cluster, Discovery};
+use crate::xds::{ResourceType, Source};
 
 /// See [`Kind`].
 pub(super) struct Clusters;
@@ -67,8 +69,15 @@ impl Kind for Clusters {
         let Good { source: _, origin, name, raw, version, value } = good;
         let Compiled { cluster, follows } = value;
         let wants = follows.iter().map(|(want, _)| want.clone()).collect();
-        let held =
-            Held { raw, version, updated: State::wall(), value: Arc::new(cluster), wants };
+        let resolves = matches!(cluster.discovery(), Discovery::Dns(_));
+        let held = Held {
+            raw,
+            version,
+            updated: State::wall(),
+            value: Arc::new(cluster),
+            wants,
+            resolving: resolves.then(Arc::default),
+        };
         let is_new =
             state.clusters.get(&name).is_none_or(|record| record.newest().is_none());
         match is_new {
@@ -110,7 +119,11 @@ impl State {
         now: Instant,
     ) {
         let user = User::Cluster(name.clone());
-        let waits = follows.filter(|(want, _)| {
+        if let Some(before) = self.clusters.get(name).and_then(|r| r.active.as_ref()) {
+            // Hosts that stay keep their counts.
+            held.value.inherit_hosts(&before.value);
+        }
+        let mut waits = follows.filter(|(want, _)| {
             self.follow.add(want, user.clone());
             self.must_wait(name, want, origin)
         });
@@ -119,14 +132,27 @@ impl State {
         if let Some(before) = self.clusters.unwarm(name) {
             self.release_all(&before.wants, &user);
         }
+        if let Some(resolving) = &held.resolving {
+            // A name that does not resolve is tried all the same, so this ends by itself.
+            let want = self.own_resolution(name);
+            waits = Some((want.clone(), None));
+            let effect = Effect::Resolve(held.value.clone(), Arc::downgrade(resolving), want);
+            self.effects.push(effect);
+        }
         self.clusters.warm(name, origin, held);
         match waits {
             None => self.activate_cluster(name),
             Some((want, timeout)) => {
-                debug!(cluster = %name, endpoints = %want.name, "cluster is warming");
+                debug!(cluster = %name, waits_for = %want.name, "cluster is warming");
                 self.warming.start(user, [(want, timeout)], now);
             }
         }
+    }
+
+    /// What a cluster waits for that resolves its endpoints itself.
+    fn own_resolution(&mut self, name: &Arc<str>) -> Want {
+        let source = self.follow.source(&Source::Ads);
+        Want { source, ty: ResourceType::Cluster, name: name.clone() }
     }
 
     /// Whether a version must wait for endpoints although some may be known: what is known was sent
@@ -149,7 +175,7 @@ impl State {
         let Some(held) = self.clusters.unwarm(name) else { return };
         for want in &held.wants {
             if let Some(endpoints) = self.endpoints.get(want).and_then(|r| r.active.as_ref()) {
-                held.value.set_endpoints(endpoints.value.clone());
+                held.value.set_endpoints(&endpoints.value);
             }
         }
         let Some(origin) = self.clusters.get(name).map(|record| record.origin) else { return };

@@ -20,6 +20,7 @@ use crate::proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 use crate::route::{self, RouteTable};
 use crate::snapshot::Secret;
 use crate::telemetry::Telemetry;
+use crate::telemetry::access_log::Sinks;
 use crate::upstream::{self, Cluster, Endpoints};
 use crate::xds::ResourceType;
 
@@ -39,13 +40,11 @@ pub struct Compilers {
 }
 
 impl Compilers {
-    /// The compile steps with nothing special: counts go to `telemetry`.
-    pub fn new(telemetry: Telemetry) -> Self {
-        Self {
-            upstream: Arc::new(upstream::CompileContext { telemetry }),
-            listener: Arc::default(),
-            filter_override: Arc::new(|_, _| Err(Fault::unsupported("x").into())),
-        }
+    /// The compile steps, with everything that is not shared made new.
+    pub fn new(telemetry: Telemetry, sinks: Sinks, filter_override: Arc<CompileOverride>) -> Self {
+        let upstream = upstream::CompileContext { telemetry: telemetry.clone(), ..Default::default() };
+        let listener = listener::CompileContext { telemetry, sinks };
+        Self { upstream: Arc::new(upstream), listener: Arc::new(listener), filter_override }
     }
 
     pub(super) fn cluster(&self, body: &Any, ignored: &mut Vec<String>) -> Result<Cluster, Errors> {

@@ -46,8 +46,14 @@ impl Kind for Assignments {
         let want = want(source, &name);
         let value = Arc::new(value);
         state.give(&want, &value);
-        let held =
-            Held { raw, version, updated: State::wall(), value, wants: SmallVec::new() };
+        let held = Held {
+            raw,
+            version,
+            updated: State::wall(),
+            value,
+            wants: SmallVec::new(),
+            resolving: None,
+        };
         state.endpoints.activate(&want, origin, held);
         state.satisfy(&want);
     }
@@ -72,7 +78,7 @@ impl Kind for Assignments {
         // A cluster keeps the endpoints that a server stops sending, as in Envoy; only those that
         // came with a time to live end with it.
         if expired && state.endpoints.get(&want).is_some_and(|r| r.active.is_some()) {
-            state.give(&want, &Arc::new(Endpoints::default()));
+            state.give(&want, &Endpoints::default());
             state.endpoints.remove(&want);
         }
         state.satisfy(&want);
@@ -85,14 +91,14 @@ impl Kind for Assignments {
 
 impl State {
     /// Hands endpoints to every cluster in service that follows them.
-    fn give(&self, want: &Want, endpoints: &Arc<Endpoints>) {
+    fn give(&self, want: &Want, endpoints: &Endpoints) {
         for user in self.follow.users(want) {
             let User::Cluster(name) = user else { continue };
             let active = self.clusters.get(name).and_then(|record| record.active.as_ref());
             if let Some(active) = active
                 && active.wants.contains(want)
             {
-                active.value.set_endpoints(endpoints.clone());
+                active.value.set_endpoints(endpoints);
             }
         }
     }

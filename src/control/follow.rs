@@ -150,7 +150,7 @@ mod tests {
         let text = |e: &Effect| match e {
             Effect::Subscribe(_, _, names) => format!("+{}", names.join(",")),
             Effect::Unsubscribe(_, _, names) => format!("-{}", names.join(",")),
-            Effect::SubscribeAll(..) | Effect::AddGrpc(..) => "?".into(),
+            Effect::SubscribeAll(..) | Effect::AddGrpc(..) | Effect::Resolve(..) => "?".into(),
         };
         effects.iter().map(text).collect()
     }

@@ -63,8 +63,14 @@ impl Kind for Listeners {
             false => state.stats.listeners.listener_modified.inc(),
         }
         let wants = follows.iter().map(|(want, _)| want.clone()).collect();
-        let held =
-            Held { raw, version, updated: State::wall(), value: Arc::new(listener), wants };
+        let held = Held {
+            raw,
+            version,
+            updated: State::wall(),
+            value: Arc::new(listener),
+            wants,
+            resolving: None,
+        };
         state.put_listener(&name, origin, held, follows, now);
     }
 

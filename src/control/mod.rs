@@ -38,14 +38,18 @@ mod warming;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use prost_types::Any;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
+use crate::upstream::Cluster;
 use crate::xds::{Events, GrpcOptions, ResourceType, Source, Xds};
+
+use follow::Want;
+use store::Resolving;
 
 pub use compile::{CompileOverride, Compilers};
 pub use dump::Dump;
@@ -95,6 +99,8 @@ enum Effect {
     SubscribeAll(Arc<Source>, ResourceType),
     Subscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
     Unsubscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
+    /// Resolve a cluster's names while the guard lives, and say when each was tried once.
+    Resolve(Arc<Cluster>, Weak<Resolving>, Want),
 }
 
 /// What can be asked of the control task.

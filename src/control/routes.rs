@@ -45,8 +45,14 @@ impl Kind for Tables {
         let Good { source, origin, name, raw, version, value } = good;
         let want = want(source, &name);
         let value = Arc::new(value);
-        let held =
-            Held { raw, version, updated: State::wall(), value, wants: SmallVec::new() };
+        let held = Held {
+            raw,
+            version,
+            updated: State::wall(),
+            value,
+            wants: SmallVec::new(),
+            resolving: None,
+        };
         state.routes.activate(&want, origin, held);
         state.publish.dirty.routes = true;
         state.satisfy(&want);

@@ -1,19 +1,20 @@
 //! The control task: moves events into the state machine and its effects out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::follow::SourceId;
+use super::follow::{SourceId, Want};
 use super::ingest::Change;
 use super::last_good::Keeper;
 use super::state::State;
-use super::store::Origin;
+use super::store::{Origin, Resolving};
 use super::{Command, Control, Effect, First, Options};
 use crate::snapshot::Snapshot;
+use crate::upstream::Cluster;
 use crate::xds::{Event, Events, Resource, ResourceType, Source, Update, Verdict, Xds};
 
 /// Events taken in before a snapshot is built, if more are waiting.
@@ -29,6 +30,9 @@ struct Task {
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Sender<super::Status>,
     keeper: Option<Keeper>,
+    /// Clusters whose names were each tried once.
+    resolved: mpsc::Receiver<Want>,
+    tell_resolved: mpsc::Sender<Want>,
     /// Streams that are open.
     connected: Vec<(Source, Option<ResourceType>)>,
 }
@@ -51,6 +55,7 @@ pub(super) fn start(
     let (commands, command_receiver) = mpsc::channel(16);
     let (snapshot_sender, snapshots) = watch::channel(Arc::default());
     let (status_sender, status) = watch::channel(state.startup.status());
+    let (tell_resolved, resolved) = mpsc::channel(64);
     let task = Task {
         state,
         xds,
@@ -59,6 +64,8 @@ pub(super) fn start(
         snapshots: snapshot_sender,
         status: status_sender,
         keeper,
+        resolved,
+        tell_resolved,
         connected: Vec::new(),
     };
     tokio::spawn(task.run());
@@ -115,6 +122,10 @@ impl Task {
                     }
                     Some(Command::Stop(reply)) => return self.stop(reply).await,
                 },
+                Some(want) = self.resolved.recv() => {
+                    self.state.satisfy(&want);
+                    self.state.advance(Instant::now());
+                }
                 () = saved => {}
                 () = timer => self.state.tick(Instant::now()),
             }
@@ -154,15 +165,14 @@ impl Task {
     }
 
     fn update(&mut self, update: Update) {
-        let Update { source, ty, token, version, full, resources, kept, removed, malformed } =
-            update;
+        let Update {
+            source, ty, token, version, full, resources, kept, removed, expired, malformed,
+        } = update;
         // A name that cannot be read may be any resource, so absence proves nothing.
         let full = full && malformed.iter().all(|m| !m.name.is_empty());
         let kept = kept.into_iter().chain(malformed.into_iter().map(|m| m.name)).collect();
         let verdict = match self.state.follow.known(&source) {
             Some(source) => {
-                // The end of a time to live is nobody's version.
-                let expired = version.is_empty() && resources.is_empty() && !removed.is_empty();
                 let origin = Origin::Dynamic;
                 let change = Change {
                     origin, source, ty, version, full, resources, kept, removed, expired,
@@ -179,6 +189,7 @@ impl Task {
         for effect in self.state.take_effects() {
             match effect {
                 Effect::AddGrpc(source, options) => self.xds.add_grpc(source, *options),
+                Effect::Resolve(cluster, guard, want) => self.resolve(cluster, &guard, want),
                 Effect::SubscribeAll(source, ty) => self.xds.subscribe_all(&source, ty),
                 Effect::Subscribe(source, ty, names) => self.xds.subscribe(&source, ty, &names),
                 Effect::Unsubscribe(source, ty, names) => {
@@ -186,6 +197,21 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn resolve(&self, cluster: Arc<Cluster>, guard: &Weak<Resolving>, want: Want) {
+        let Some(guard) = guard.upgrade() else { return };
+        let tell = self.tell_resolved.clone();
+        let first = cluster.clone();
+        let tell_first = async move {
+            first.first_resolution().await;
+            // Only fails when control has ended.
+            let _ended = tell.send(want).await;
+        };
+        let task = tokio::spawn(async move {
+            tokio::join!(cluster.resolve_task(), tell_first);
+        });
+        guard.started(task.abort_handle());
     }
 
     /// Lets out what the last events led to.

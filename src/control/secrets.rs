@@ -38,8 +38,14 @@ impl Kind for Secrets {
     fn apply(state: &mut State, good: Good<Secret>, _now: Instant) {
         let Good { source: _, origin, name, raw, version, value } = good;
         let value = Arc::new(value);
-        let held =
-            Held { raw, version, updated: State::wall(), value, wants: SmallVec::new() };
+        let held = Held {
+            raw,
+            version,
+            updated: State::wall(),
+            value,
+            wants: SmallVec::new(),
+            resolving: None,
+        };
         state.secrets.activate(&name, origin, held);
         state.publish.dirty.secrets = true;
     }

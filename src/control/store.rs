@@ -11,7 +11,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::task::AbortHandle;
 
 use super::follow::Want;
 
@@ -38,6 +40,27 @@ pub(super) struct Held<T> {
     pub(super) value: Arc<T>,
     /// What it refers to and has subscribed.
     pub(super) wants: SmallVec<[Want; 1]>,
+    /// The task that resolves its names, if it has any.
+    pub(super) resolving: Option<Arc<Resolving>>,
+}
+
+/// Ends the resolution of a cluster's names when the version that began it is gone.
+#[derive(Debug, Default)]
+pub(super) struct Resolving(Mutex<Option<AbortHandle>>);
+
+impl Resolving {
+    /// The task has been started.
+    pub(super) fn started(&self, task: AbortHandle) {
+        *self.0.lock() = Some(task);
+    }
+}
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.get_mut().take() {
+            task.abort();
+        }
+    }
 }
 
 /// The last version of a resource that was not accepted.

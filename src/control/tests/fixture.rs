@@ -22,6 +22,7 @@ use crate::proto::envoy::extensions::filters::http::router::v3::Router;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
+use crate::telemetry::access_log::Sinks;
 use crate::xds::{Rejection, Resource, ResourceType, Source};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -34,7 +35,10 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn compilers(telemetry: &Telemetry) -> Compilers {
-    Compilers::new(telemetry.clone())
+    let sinks = Sinks::check_only();
+    Compilers::new(telemetry.clone(), sinks, Arc::new(|_, _| {
+        Err(Fault::unsupported("no filters in tests").into())
+    }))
 }
 
 impl Fixture {
@@ -113,6 +117,7 @@ impl Fixture {
                 Effect::Subscribe(_, ty, names) => format!("{ty} +{}", names.join(",")),
                 Effect::Unsubscribe(_, ty, names) => format!("{ty} -{}", names.join(",")),
                 Effect::AddGrpc(source, _) => format!("add {source}"),
+                Effect::Resolve(_, _, want) => format!("resolve {}", want.name),
             });
         }
     }
