@@ -258,4 +258,18 @@ pub(super) mod tests {
         twice.localities.extend(twice.localities.clone());
         assert_eq!(HostSet::build(&twice, &HostSet::default()).0.len(), 1);
     }
+
+    #[test]
+    fn a_cluster_of_one_host_is_small() {
+        use crate::upstream::{Cluster, ClusterStats, breaker::Usage, pool::ConnectionSettings};
+        let sizes = [
+            size_of::<Cluster>(),
+            size_of::<ClusterStats>(),
+            size_of::<Usage>(),
+            size_of::<ConnectionSettings>(),
+            size_of::<HostSet>() + size_of::<PriorityHosts>() + size_of::<LocalityHosts>(),
+            size_of::<Host>(),
+        ];
+        assert!(sizes.iter().sum::<usize>() < 2_048, "{sizes:?}");
+    }
 }

@@ -209,7 +209,9 @@ impl LocalCluster {
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
         let sent = self.pools.send(&self.cluster, host, permit, (head, body)).await;
-        if let Err(error) = &sent {
+        if let Err(error) = &sent
+            && !error.is_clients()
+        {
             self.cluster.stats.count_response(error.status());
         }
         sent

@@ -120,7 +120,8 @@ impl Cluster {
                 (Discovery::Dns(Box::new(settings)), Endpoints::default())
             }
         };
-        let usage = cx.telemetry.group(scope.clone().part("circuit_breakers"));
+        // Not by `alt_stat_name`: clusters may share one, but not their limits.
+        let usage = cx.telemetry.group(Scope::cluster(&name).part("circuit_breakers"));
         let cluster = Self {
             name,
             discovery,

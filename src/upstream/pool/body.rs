@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::HostPool;
 use super::http1::Http1Connection;
@@ -23,9 +24,9 @@ pub(super) enum Held {
 }
 
 impl Held {
-    fn give_back(self) {
+    fn give_back(self, now: Instant) {
         match self {
-            Self::Http1(pool, connection) => pool.park(connection),
+            Self::Http1(pool, connection) => pool.park(connection, now),
             Self::Http2(slot) => drop(slot),
         }
     }
@@ -49,8 +50,9 @@ pub(super) fn wrap(incoming: Incoming, held: Held, active: ActiveRequest) -> Bod
 impl UpstreamBody {
     fn end(&mut self) {
         if let Some((held, active)) = self.rest.take() {
-            active.finished();
-            held.give_back();
+            let now = Instant::now();
+            active.finished(now);
+            held.give_back(now);
         }
     }
 }

@@ -67,6 +67,11 @@ impl UpstreamError {
         }
     }
 
+    /// The client broke off; the upstream had no part in it.
+    pub fn is_clients(&self) -> bool {
+        matches!(self, Self::RequestBody(_))
+    }
+
     /// The status of [`UpstreamError::reply`].
     pub fn status(&self) -> StatusCode {
         match self {

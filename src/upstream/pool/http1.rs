@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -65,6 +66,7 @@ impl Http1Pool {
         (before - idle.len()) as u64
     }
 
+    #[cfg(test)]
     pub(super) fn idle_count(&self) -> usize {
         self.idle.lock().len()
     }
@@ -72,21 +74,20 @@ impl Http1Pool {
 
 impl HostPool {
     /// Takes back a connection whose response has ended.
-    pub(super) fn park(self: Arc<Self>, mut connection: Http1Connection) {
+    pub(super) fn park(self: Arc<Self>, mut connection: Http1Connection, now: Instant) {
         if connection.sender.is_ready() {
-            self.park_ready(connection);
+            self.park_ready(connection, now);
         } else if !connection.sender.is_closed() {
             // The request's own body is still being sent; hyper says when the connection is free.
             tokio::spawn(async move {
                 if connection.sender.ready().await.is_ok() {
-                    self.park_ready(connection);
+                    self.park_ready(connection, Instant::now());
                 }
             });
         }
     }
 
-    fn park_ready(&self, connection: Http1Connection) {
-        let now = Instant::now();
+    fn park_ready(&self, connection: Http1Connection, now: Instant) {
         if self.is_retired() || self.is_worn(connection.served, connection.opened, now) {
             return;
         }
@@ -156,7 +157,7 @@ impl HostPool {
         mut head: RequestHead,
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
-        for_http1(&mut head)?;
+        for_http1(&mut head, body.size_hint().exact().is_some())?;
         let mut request = http::Request::from_parts(head, body);
         let mut connection = self.checkout(attempt).await?;
         let active = attempt.begin(permit);

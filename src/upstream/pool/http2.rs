@@ -268,6 +268,7 @@ impl Http2Pool {
         (before - state.connections.len()) as u64
     }
 
+    #[cfg(test)]
     pub(super) fn connection_count(&self) -> usize {
         self.state.lock().connections.len()
     }

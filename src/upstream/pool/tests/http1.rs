@@ -166,15 +166,34 @@ async fn a_worn_connection_is_not_used_again() {
     assert_eq!(local.cluster().stats.upstream_cx_max_requests.value(), 2);
 }
 
+/// A body of unknown length.
+fn stream(frames: impl IntoIterator<Item = Result<&'static str, BodyError>>) -> Body {
+    let frames: Vec<_> = frames
+        .into_iter()
+        .map(|frame| frame.map(|text| http_body::Frame::data(Bytes::from_static(text.as_bytes()))))
+        .collect();
+    Body::boxed(StreamBody::new(futures_util::stream::iter(frames)))
+}
+
 #[tokio::test]
 async fn a_request_body_that_breaks_off_is_not_the_upstreams_fault() {
     let origin = Origin::start(false).await;
     let (_manager, local) = local(origin.address, json!({}));
-    let frames = [Ok(http_body::Frame::data(Bytes::from_static(b"x"))), Err(BodyError::Timeout)];
-    let body = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
+    let body = stream([Ok("x"), Err(BodyError::Timeout)]);
     let error = send(&local, "/", body).await.unwrap_err();
     assert!(matches!(error, UpstreamError::RequestBody(RequestBodyError::Timeout)), "{error:?}");
     assert_nothing_in_use(&local);
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_passes_whatever_the_method() {
+    for http2 in [false, true] {
+        let origin = Origin::start(http2).await;
+        let options = if http2 { json!({"http2_protocol_options": {}}) } else { json!({}) };
+        let (_manager, local) = local(origin.address, options);
+        let (_, body) = send(&local, "/", stream([Ok("a"), Ok("b")])).await.unwrap();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "ab");
+    }
 }
 
 #[tokio::test(start_paused = true)]

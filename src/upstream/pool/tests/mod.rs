@@ -124,7 +124,7 @@ async fn send(
     path: &str,
     body: Body,
 ) -> Result<(ResponseHead, Body), UpstreamError> {
-    let permit = local.admit(RoutingPriority::Default).map_err(|_| UpstreamError::Overflow)?;
+    let permit = local.admit(RoutingPriority::Default).map_err(|_open| UpstreamError::Overflow)?;
     let host = local.choose(&LbContext::default()).unwrap();
     local.send(&host, permit, head(path), body).await
 }
@@ -165,4 +165,30 @@ fn assert_nothing_in_use(local: &LocalCluster) {
     }
     let hosts = cluster.hosts();
     assert!(hosts.iter().all(|host| host.stats.rq_active.value() == 0));
+}
+
+#[tokio::test]
+async fn requests_given_up_at_any_moment_leave_nothing_behind() {
+    for with in [json!({}), json!({"http2_protocol_options": {}})] {
+        let origin = Origin::start(with.get("http2_protocol_options").is_some()).await;
+        let mut with = with;
+        with["circuit_breakers"] = json!({"thresholds": [{"max_connections": 3}]});
+        let (_manager, local) = local(origin.address, with);
+        for yields in 0..200 {
+            let requests: Vec<_> = (0..6).map(|_| spawn_get(&local, "/")).collect();
+            for _ in 0..yields % 40 {
+                tokio::task::yield_now().await;
+            }
+            for (index, request) in requests.into_iter().enumerate() {
+                match index % 2 {
+                    0 => request.abort(),
+                    _ => assert_eq!(request.await.unwrap().unwrap(), "ok"),
+                }
+            }
+        }
+        assert_eq!(get(&local, "/").await.unwrap(), "ok");
+        until(|| local.cluster().stats.upstream_rq_active.value() == 0).await;
+        until(|| local.cluster().stats.upstream_cx_active.value() <= 3).await;
+        assert_nothing_in_use(&local);
+    }
 }
