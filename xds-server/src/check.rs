@@ -1,0 +1,69 @@
+//! Judging one resource alone, by the rules of the proxy.
+
+use std::sync::Arc;
+
+use nuncio::proto::audit;
+use prost::Message;
+use prost_types::Any;
+
+use crate::types::ResourceType;
+
+/// What is said of one resource.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// Every fault: the path of the field, empty for the whole, and what is wrong.
+    pub(crate) errors: Vec<(String, String)>,
+    /// Paths of fields that the proxy does not know.
+    pub(crate) ignored: Vec<String>,
+}
+
+/// Judges a resource.
+pub(crate) fn check(ty: ResourceType, any: &Any) -> Checked {
+    let audit = audit::audit(ty.type_name(), &any.value);
+    let mut errors: Vec<_> = audit
+        .refused
+        .into_iter()
+        .map(|refused| (refused.path, refused.reason.to_owned()))
+        .collect();
+    errors.extend(audit.malformed.map(|m| (m.path, format!("cannot be decoded: {}", m.reason))));
+    Checked { errors, ignored: audit.ignored }
+}
+
+/// The name of a resource: field 1 of each of the five types.
+pub(crate) fn name_of(any: &Any) -> Option<Arc<str>> {
+    #[derive(Clone, PartialEq, Message)]
+    struct Named {
+        #[prost(string, tag = "1")]
+        name: String,
+    }
+    Some(Named::decode(&*any.value).ok()?.name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use nuncio::proto::any::pack;
+    use nuncio::proto::envoy::config::cluster::v3::Cluster;
+    use nuncio::proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+    use nuncio::proto::envoy::config::listener::v3::Listener;
+    use nuncio::proto::envoy::config::route::v3::RouteConfiguration;
+    use nuncio::proto::envoy::extensions::transport_sockets::tls::v3::Secret;
+
+    use super::*;
+
+    #[test]
+    fn every_type_keeps_its_name_in_field_1() {
+        let name = || "x".to_owned();
+        let messages = [
+            pack(&Cluster { name: name(), ..Cluster::default() }),
+            pack(&ClusterLoadAssignment { cluster_name: name(), ..Default::default() }),
+            pack(&Listener { name: name(), ..Listener::default() }),
+            pack(&RouteConfiguration { name: name(), ..RouteConfiguration::default() }),
+            pack(&Secret { name: name(), ..Secret::default() }),
+        ];
+        for any in messages {
+            assert!(ResourceType::from_url(&any.type_url).is_some(), "{}", any.type_url);
+            assert_eq!(name_of(&any).as_deref(), Some("x"));
+        }
+        assert_eq!(name_of(&Any { value: vec![0x0a], ..Any::default() }), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! The `xds-server` binary.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use nuncio_xds_server::{FilesSource, ManagementServer};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// Serves xDS from a file or a folder of resources in Envoy's YAML or JSON form.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// File or folder of resources: lists under `clusters`, `endpoints`, `listeners`, `routes` and
+    /// `secrets`. Watched: a good edit is served, a bad one is refused and the last good set stays.
+    #[arg(long, value_name = "PATH")]
+    config: PathBuf,
+    /// Rules that serve some nodes another folder; default `groups.yaml` in the folder, if it is
+    /// there.
+    #[arg(long, value_name = "FILE")]
+    groups: Option<PathBuf>,
+    /// Address to serve xDS on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18000")]
+    listen: String,
+    /// Address to serve the status API on: `/status`, `/snapshot`, `/ready`, `/metrics`.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
+    status: String,
+    /// Writes the bound addresses to this file, as `xds ADDRESS` and `status ADDRESS`.
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
+    /// Refuses fields that are not known here; without it they are reported and left out.
+    #[arg(long)]
+    strict: bool,
+    /// Least level that is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: tracing::Level,
+    /// Form of the log, on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    start_logging(&options);
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), String> {
+    let watch = |kind| signal(kind).map_err(|error| format!("cannot watch for signals: {error}"));
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    let source =
+        FilesSource::new(options.config, options.groups).map_err(|problem| problem.to_string())?;
+    let server = ManagementServer::builder()
+        .listen(options.listen)
+        .status(options.status)
+        .strict(options.strict)
+        .start(source)
+        .await
+        .map_err(|error| error.to_string())?;
+    if let Some(file) = options.address_file {
+        write_addresses(&file, &server)
+            .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    }
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// Whoever waits for the file finds it whole.
+fn write_addresses(file: &Path, server: &ManagementServer) -> std::io::Result<()> {
+    let mut text = format!("xds {}\n", server.xds_address());
+    if let Some(address) = server.status_address() {
+        text.push_str(&format!("status {address}\n"));
+    }
+    let mut partial = file.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, text)?;
+    std::fs::rename(partial, file)
+}
+
+fn start_logging(options: &Options) {
+    // The libraries below have much to say at debug, and little that helps here.
+    let level = options.log_level;
+    let filter =
+        EnvFilter::new(format!("warn,nuncio={level},nuncio_xds_server={level},xds_server={level}"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match options.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

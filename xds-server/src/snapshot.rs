@@ -1,0 +1,145 @@
+//! What one group of proxies is served: every resource, with versions that are hashes.
+//!
+//! A snapshot never changes. The next one shares with it each resource, and each whole type, that
+//! stayed the same; a stream that finds the pointer it knows has nothing to do. Versions depend on
+//! content alone, so that a restarted server gives the same ones and a proxy that reconnects is sent
+//! only what differs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost_types::Any;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::refers::Refers;
+use crate::types::ResourceType;
+
+/// One resource as it is sent.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Resource {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Hash of its bytes: the version in delta responses.
+    pub(crate) version: Arc<str>,
+    /// The message.
+    pub(crate) any: Any,
+    /// What it names in other resources.
+    pub(crate) refers: Refers,
+    /// Paths of its fields that have no effect.
+    pub(crate) ignored: Vec<String>,
+}
+
+impl Resource {
+    /// A resource; its version is computed from the bytes.
+    pub(crate) fn new(name: impl Into<Arc<str>>, any: Any, refers: Refers) -> Self {
+        Self { name: name.into(), version: version_of(&any), any, refers, ignored: Vec::new() }
+    }
+
+    /// The same with fields that have no effect.
+    pub(crate) fn ignoring(self, ignored: Vec<String>) -> Self {
+        Self { ignored, ..self }
+    }
+}
+
+/// The version of a message: a hash that is stable over runs and releases.
+pub(crate) fn version_of(any: &Any) -> Arc<str> {
+    format!("{:016x}", xxh3_64(&any.value)).into()
+}
+
+/// Every resource of one type.
+#[derive(Debug, PartialEq)]
+pub(crate) struct TypeSet {
+    /// Hash of all names and versions: the version in state-of-the-world responses.
+    pub(crate) version: Arc<str>,
+    /// The resources by name.
+    pub(crate) resources: BTreeMap<Arc<str>, Arc<Resource>>,
+}
+
+impl TypeSet {
+    /// A set of resources; a later one of the same name replaces an earlier.
+    pub(crate) fn new(resources: impl IntoIterator<Item = Arc<Resource>>) -> Self {
+        let resources: BTreeMap<_, _> =
+            resources.into_iter().map(|r| (Arc::clone(&r.name), r)).collect();
+        let mut hash = Xxh3::new();
+        for resource in resources.values() {
+            // The lengths keep a name's end apart from the version that follows it.
+            hash.update(&(resource.name.len() as u64).to_le_bytes());
+            hash.update(resource.name.as_bytes());
+            hash.update(resource.version.as_bytes());
+        }
+        Self { version: format!("{:016x}", hash.digest()).into(), resources }
+    }
+
+    /// The resource of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(name)
+    }
+}
+
+/// Everything one group of proxies is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    sets: [Arc<TypeSet>; 5],
+}
+
+impl Snapshot {
+    /// A snapshot that shares what did not change with `previous`.
+    pub(crate) fn new(previous: Option<&Snapshot>, mut resources: [Vec<Arc<Resource>>; 5]) -> Self {
+        let set = |ty: ResourceType| {
+            let next = TypeSet::new(std::mem::take(&mut resources[ty.index()]));
+            match previous.map(|p| p.set(ty)) {
+                Some(old) if **old == next => Arc::clone(old),
+                _ => Arc::new(next),
+            }
+        };
+        Self { sets: ResourceType::ALL.map(set) }
+    }
+
+    /// The resources of one type.
+    pub(crate) fn set(&self, ty: ResourceType) -> &Arc<TypeSet> {
+        &self.sets[ty.index()]
+    }
+
+    /// The types of which something differs.
+    pub(crate) fn changed(&self, previous: &Snapshot) -> impl Iterator<Item = ResourceType> {
+        ResourceType::ALL.into_iter().filter(|ty| !Arc::ptr_eq(self.set(*ty), previous.set(*ty)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(name: &str, bytes: &[u8]) -> Arc<Resource> {
+        let any = Any { type_url: String::new(), value: bytes.to_vec() };
+        Arc::new(Resource::new(name, any, Refers::default()))
+    }
+
+    fn snapshot(previous: Option<&Snapshot>, clusters: &[(&str, &[u8])]) -> Snapshot {
+        let mut lists: [Vec<_>; 5] = Default::default();
+        lists[ResourceType::Cluster.index()] =
+            clusters.iter().map(|(name, bytes)| resource(name, bytes)).collect();
+        Snapshot::new(previous, lists)
+    }
+
+    #[test]
+    fn equal_content_is_shared_and_has_equal_versions() {
+        let one = snapshot(None, &[("a", b"1"), ("b", b"2")]);
+        let same = snapshot(Some(&one), &[("b", b"2"), ("a", b"1")]);
+        assert_eq!(same.changed(&one).count(), 0);
+        let other = snapshot(Some(&one), &[("a", b"1"), ("b", b"3")]);
+        assert_eq!(other.changed(&one).collect::<Vec<_>>(), [ResourceType::Cluster]);
+        assert_ne!(
+            other.set(ResourceType::Cluster).version,
+            one.set(ResourceType::Cluster).version
+        );
+    }
+
+    #[test]
+    fn a_name_and_a_version_are_kept_apart() {
+        let one = TypeSet::new([resource("a", b"1")]);
+        let renamed = TypeSet::new([resource("b", b"1")]);
+        assert_ne!(one.version, renamed.version);
+        assert_ne!(TypeSet::new([]).version, one.version);
+    }
+}

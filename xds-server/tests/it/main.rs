@@ -1,0 +1,10 @@
+//! The real binary over real sockets, against a bare client.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails it there")]
+
+mod ads;
+mod edits;
+mod embedded;
+mod groups;
+mod harness;
+mod status;
