@@ -9,6 +9,7 @@ pub mod listener;
 pub mod net;
 pub mod proto;
 pub mod route;
+pub mod server;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

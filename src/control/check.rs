@@ -35,21 +35,39 @@ pub struct Checked {
     pub references: References,
 }
 
-/// Checks one resource.
-pub fn resource(any: &Any, compilers: &Compilers) -> Checked {
-    let ty = ResourceType::from_type_url(&any.type_url);
-    let name: Arc<str> = peek_name(&any.value).unwrap_or_default().into();
-    let id = ResourceId { kind: ty.map_or("resource", kind), name };
-    let mut ignored = Vec::new();
-    let outcome = match ty {
-        Some(ty) => compile(ty, any, compilers, &mut ignored),
-        None => Err(Fault::unsupported(format!("type {:?} is not served", any.type_url)).into()),
-    };
-    let (references, errors) = match outcome {
-        Ok(references) => (references, Vec::new()),
-        Err(errors) => (References::default(), errors.of(&id)),
-    };
-    Checked { ty, id, errors, ignored, references }
+/// Checks resources, one at a time.
+pub struct Checker(Compilers);
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self(Compilers::check_only())
+    }
+}
+
+impl Checker {
+    /// Checks one resource.
+    pub fn resource(&self, any: &Any) -> Checked {
+        let ty = ResourceType::from_type_url(&any.type_url);
+        let name: Arc<str> = peek_name(&any.value).unwrap_or_default().into();
+        let id = ResourceId { kind: ty.map_or("resource", kind), name };
+        let mut ignored = Vec::new();
+        let outcome = match ty {
+            Some(ty) => compile(ty, any, &self.0, &mut ignored),
+            None => {
+                Err(Fault::unsupported(format!("type {:?} is not served", any.type_url)).into())
+            }
+        };
+        let (references, errors) = match outcome {
+            Ok(references) => (references, Vec::new()),
+            Err(errors) => (References::default(), errors.of(&id)),
+        };
+        Checked { ty, id, errors, ignored, references }
+    }
+}
+
+/// Checks one resource; for many, one [`Checker`] is cheaper.
+pub fn resource(any: &Any) -> Checked {
+    Checker::default().resource(any)
 }
 
 fn compile(

@@ -3,13 +3,13 @@
 //! The same road for a resource from a server, from the bootstrap, from the disk and for
 //! [`check`](super::check): what one refuses all refuse.
 
-use std::any::Any as StdAny;
 use std::sync::Arc;
 
 use prost::{Message, Name};
 use prost_types::Any;
 
 use crate::config::{Errors, Fault, OrFault};
+use crate::filter::registry::compile_override;
 use crate::listener::{self, ListenerConfig};
 use crate::proto::audit::{self, Audit};
 use crate::proto::envoy::config::cluster::v3 as cluster;
@@ -24,27 +24,25 @@ use crate::telemetry::access_log::Sinks;
 use crate::upstream::{self, Cluster, Endpoints};
 use crate::xds::ResourceType;
 
-/// Compiles a filter's configuration for one route: the filter's name, then its `typed_config`.
-pub type CompileOverride =
-    dyn Fn(&str, &Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors> + Send + Sync;
-
-/// What the compile steps need to know besides the resource.
+/// What the compile steps need to know besides the resource. Cheap to clone.
 #[derive(Clone)]
 pub struct Compilers {
-    /// For clusters.
-    pub upstream: Arc<upstream::CompileContext>,
-    /// For listeners and what is in them.
-    pub listener: Arc<listener::CompileContext>,
-    /// For `typed_per_filter_config` in route tables.
-    pub filter_override: Arc<CompileOverride>,
+    upstream: Arc<upstream::CompileContext>,
+    listener: Arc<listener::CompileContext>,
 }
 
 impl Compilers {
-    /// The compile steps, with everything that is not shared made new.
-    pub fn new(telemetry: Telemetry, sinks: Sinks, filter_override: Arc<CompileOverride>) -> Self {
-        let upstream = upstream::CompileContext { telemetry: telemetry.clone(), ..Default::default() };
+    /// Compile steps whose results count in `telemetry` and log to `sinks`.
+    pub fn new(telemetry: Telemetry, sinks: Sinks) -> Self {
+        let upstream =
+            upstream::CompileContext { telemetry: telemetry.clone(), ..Default::default() };
         let listener = listener::CompileContext { telemetry, sinks };
-        Self { upstream: Arc::new(upstream), listener: Arc::new(listener), filter_override }
+        Self { upstream: Arc::new(upstream), listener: Arc::new(listener) }
+    }
+
+    /// Compile steps for looking only: no file is opened, and counts go nowhere.
+    pub fn check_only() -> Self {
+        Self::new(Telemetry::default(), Sinks::check_only())
     }
 
     pub(super) fn cluster(&self, body: &Any, ignored: &mut Vec<String>) -> Result<Cluster, Errors> {
@@ -67,7 +65,7 @@ impl Compilers {
         ignored: &mut Vec<String>,
     ) -> Result<RouteTable, Errors> {
         let proto: proto_route::RouteConfiguration = decode(body, ignored)?;
-        let cx = route::CompileContext { compile_filter_override: &*self.filter_override };
+        let cx = route::CompileContext { compile_filter_override: &compile_override };
         RouteTable::compile(proto, &cx)
     }
 }

@@ -264,11 +264,15 @@ impl State {
         let outcome = K::compile(self, item, batch);
         if !batch.ignored.is_empty() {
             let id = ResourceId { kind: kind(K::TYPE), name: item.name.clone() };
-            self.ignored.add(&id, &batch.ignored);
-            self.stats.own.config_fields_ignored.add(batch.ignored.len() as u64);
-            batch.ignored.clear();
+            self.ignore(&id, &std::mem::take(&mut batch.ignored));
         }
         outcome
+    }
+
+    /// Notes fields that are not known.
+    pub(super) fn ignore(&mut self, resource: &ResourceId, paths: &[String]) {
+        self.ignored.add(resource, paths);
+        self.stats.own.config_fields_ignored.add(paths.len() as u64);
     }
 
     /// A server's word has taken the place of the disk's, for one type.

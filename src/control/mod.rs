@@ -15,9 +15,10 @@
 
 pub mod check;
 mod clusters;
-pub mod compile;
+mod compile;
 pub mod dump;
 mod endpoints;
+pub mod files;
 mod follow;
 mod ignored;
 mod ingest;
@@ -43,6 +44,7 @@ use std::sync::{Arc, Weak};
 use prost_types::Any;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::ResourceId;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Cluster;
@@ -51,7 +53,7 @@ use crate::xds::{Events, GrpcOptions, ResourceType, Source, Xds};
 use follow::Want;
 use store::Resolving;
 
-pub use compile::{CompileOverride, Compilers};
+pub use compile::Compilers;
 pub use dump::Dump;
 pub use ignored::IgnoredField;
 pub use sources::GrpcResolver;
@@ -64,6 +66,8 @@ pub struct Options {
     pub compilers: Compilers,
     /// How to reach the servers of an `ApiConfigSource`.
     pub grpc: GrpcResolver,
+    /// There is a server for resources that say `ads`.
+    pub has_ads: bool,
     /// `dynamic_resources.cds_config`
     pub cds: Option<Subscription>,
     /// `dynamic_resources.lds_config`
@@ -79,6 +83,8 @@ pub struct Options {
 pub struct First {
     /// The resources of the bootstrap, by type.
     pub static_resources: Vec<(ResourceType, Vec<Any>)>,
+    /// Fields of the bootstrap that are not known, by where they are.
+    pub ignored: Vec<(ResourceId, Vec<String>)>,
     /// Where the last good configuration is kept, and whose it is.
     pub last_good: Option<LastGood>,
 }

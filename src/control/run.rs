@@ -1,7 +1,7 @@
 //! The control task: moves events into the state machine and its effects out.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -44,8 +44,11 @@ pub(super) fn start(
     events: Events,
 ) -> Result<Control, Vec<String>> {
     let now = Instant::now();
-    let First { static_resources, last_good } = first;
+    let First { static_resources, ignored, last_good } = first;
     let mut state = State::new(options);
+    for (resource, paths) in &ignored {
+        state.ignore(resource, paths);
+    }
     state.take_static(static_resources, now)?;
     let keeper = last_good.map(|last_good| Keeper::new(last_good, &state.stats));
     if let Some(keeper) = &keeper {
@@ -220,6 +223,7 @@ impl Task {
         let now = Instant::now();
         if self.state.publish.due(now).is_some_and(|at| at <= now) {
             if let Some(snapshot) = self.state.snapshot() {
+                self.note(&snapshot);
                 self.snapshots.send_replace(snapshot);
             }
             let after = Instant::now();
@@ -235,6 +239,14 @@ impl Task {
         if let Some(keeper) = &mut self.keeper {
             keeper.look(&mut self.state, now);
         }
+    }
+
+    fn note(&self, snapshot: &Snapshot) {
+        let config = &self.state.stats.config;
+        config.version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+        let published = self.state.startup.restored.unwrap_or_else(State::wall);
+        let seconds = published.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        config.published_unix_s.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     fn update_age(&self) {

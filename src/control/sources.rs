@@ -7,7 +7,7 @@ use super::Effect;
 use super::follow::{Follow, SourceId};
 use super::store::Map;
 use crate::config::source::{ConfigSource, GrpcSource, SourceKind};
-use crate::config::{Errors, OrFault};
+use crate::config::{Errors, Fault, OrFault};
 use crate::proto::envoy::config::core::v3::ApiConfigSource;
 use crate::xds::{GrpcOptions, Source};
 
@@ -25,14 +25,15 @@ pub(super) struct Resolved {
 /// The gRPC sources in use.
 pub(super) struct Sources {
     resolver: GrpcResolver,
+    has_ads: bool,
     /// Equal messages share their streams.
     grpc: Map<Vec<u8>, Arc<str>>,
     added: Vec<(Source, Box<GrpcOptions>)>,
 }
 
 impl Sources {
-    pub(super) fn new(resolver: GrpcResolver) -> Self {
-        Self { resolver, grpc: Map::default(), added: Vec::new() }
+    pub(super) fn new(resolver: GrpcResolver, has_ads: bool) -> Self {
+        Self { resolver, has_ads, grpc: Map::default(), added: Vec::new() }
     }
 
     /// Where a `ConfigSource` leads. A server that cannot be reached from here is an error of the
@@ -43,6 +44,10 @@ impl Sources {
         config: &ConfigSource,
     ) -> Result<Resolved, Errors> {
         let source = match &config.kind {
+            SourceKind::Ads if !self.has_ads => {
+                let reason = "the bootstrap has no dynamic_resources.ads_config";
+                return Err(Fault::invalid("ads", reason).into());
+            }
             SourceKind::Ads => Source::Ads,
             SourceKind::Path(path) => Source::File(path.clone()),
             SourceKind::Grpc(grpc) => self.grpc(grpc).at("api_config_source")?,

@@ -52,7 +52,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(options: Options) -> Self {
-        let Options { compilers, grpc, cds, lds, workers, telemetry } = options;
+        let Options { compilers, grpc, has_ads, cds, lds, workers, telemetry } = options;
         let stats = Stats::new(&telemetry);
         Self {
             compilers,
@@ -64,7 +64,7 @@ impl State {
             secrets: Store::default(),
             addresses: Map::default(),
             table_sources: Map::default(),
-            sources: Sources::new(grpc),
+            sources: Sources::new(grpc, has_ads),
             follow: Follow::default(),
             warming: Warming::default(),
             startup: Startup::new(cds, lds),

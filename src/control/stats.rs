@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::telemetry::otel::ConfigStats;
 use crate::telemetry::{Scope, Telemetry};
 
 crate::stats! {
@@ -88,6 +89,7 @@ pub(super) struct Stats {
     pub(super) lds: Arc<SubscriptionStats>,
     pub(super) control_plane: Arc<ControlPlaneStats>,
     pub(super) own: Arc<OwnStats>,
+    pub(super) config: Arc<ConfigStats>,
 }
 
 impl Stats {
@@ -99,6 +101,7 @@ impl Stats {
             lds: telemetry.group(Scope::global("listener_manager").part("lds")),
             control_plane: telemetry.group(Scope::global("control_plane")),
             own: telemetry.group(Scope::global("nuncio")),
+            config: telemetry.group(ConfigStats::scope()),
         }
     }
 }

@@ -34,13 +34,6 @@ pub(super) struct Fixture {
     pub(super) told: Vec<String>,
 }
 
-pub(super) fn compilers(telemetry: &Telemetry) -> Compilers {
-    let sinks = Sinks::check_only();
-    Compilers::new(telemetry.clone(), sinks, Arc::new(|_, _| {
-        Err(Fault::unsupported("no filters in tests").into())
-    }))
-}
-
 impl Fixture {
     /// Not started.
     pub(super) fn new() -> Self {
@@ -48,8 +41,9 @@ impl Fixture {
         let subscription =
             Subscription { source: Source::Ads, initial_fetch_timeout: Some(15 * SECOND) };
         let state = State::new(Options {
-            compilers: compilers(&telemetry),
+            compilers: Compilers::new(telemetry.clone(), Sinks::check_only()),
             grpc: Arc::new(|_| Err(Errors::from(Fault::unsupported("no servers in tests")))),
+            has_ads: true,
             cds: Some(subscription.clone()),
             lds: Some(subscription),
             workers: 1,

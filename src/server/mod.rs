@@ -1,0 +1,4 @@
+//! Stub.
+pub mod bootstrap;
+mod management;
+pub mod options;
