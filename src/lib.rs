@@ -1,5 +1,6 @@
 //! nuncio: an Envoy-compatible, xDS-configured gateway proxy.
 
+pub mod admin;
 pub mod config;
 pub mod control;
 pub mod exchange;

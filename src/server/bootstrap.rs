@@ -165,7 +165,8 @@ impl Found {
         let checker = Checker::default();
         for (list, type_name, ty) in LISTS {
             // What is not a list is left there, and found wrong with the rest.
-            let Some(Value::Array(items)) = lists.get_mut(list).map(Value::take) else { continue };
+            let Some(Value::Array(items)) = lists.get_mut(list) else { continue };
+            let items = std::mem::take(items);
             let mut taken: Vec<Any> = Vec::with_capacity(items.len());
             let mut names: Vec<Arc<str>> = Vec::new();
             for (index, mut item) in items.into_iter().enumerate() {
