@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::Reply;
 use super::listeners::address;
 use super::query::Query;
-use crate::control::dump::Dump;
 use crate::control::Origin;
+use crate::control::dump::Dump;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Cell, StatGroup};
 use crate::upstream::host::{HealthStatus, Locality};
@@ -48,7 +48,11 @@ fn lines(text: &mut String, cluster: &Cluster, from_api: bool) -> std::fmt::Resu
     for (priority, spelling, _) in PRIORITIES {
         let limits = cluster.breakers().limits(priority);
         writeln!(text, "{name}::{spelling}::max_connections::{}", limits.max_connections)?;
-        writeln!(text, "{name}::{spelling}::max_pending_requests::{}", limits.max_pending_requests)?;
+        writeln!(
+            text,
+            "{name}::{spelling}::max_pending_requests::{}",
+            limits.max_pending_requests
+        )?;
         writeln!(text, "{name}::{spelling}::max_requests::{}", limits.max_requests)?;
         writeln!(text, "{name}::{spelling}::max_retries::{}", limits.max_retries)?;
     }
@@ -90,9 +94,7 @@ fn value_of(cell: Cell<'_>) -> i64 {
     match cell {
         Cell::Counter(counter) => i64::try_from(counter.value()).unwrap_or(i64::MAX),
         Cell::Gauge(gauge) => gauge.value(),
-        Cell::Histogram(histogram) => {
-            i64::try_from(histogram.value().count()).unwrap_or(i64::MAX)
-        }
+        Cell::Histogram(histogram) => i64::try_from(histogram.value().count()).unwrap_or(i64::MAX),
     }
 }
 

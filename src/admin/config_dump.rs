@@ -6,10 +6,10 @@ use prost::Name;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
+use super::Reply;
 use super::info::timestamp;
 use super::query::Query;
 use super::redact::redact;
-use super::Reply;
 use crate::control::dump::{Dump, Shown, Version};
 use crate::control::{Origin, Rejected};
 use crate::proto::envoy::config::bootstrap::v3::Bootstrap;
@@ -80,34 +80,43 @@ fn parts(dump: &Dump, names: Option<&Regex>, include_eds: bool) -> Vec<Part> {
     let mut parts = vec![
         clusters(&chosen(&dump.clusters)),
         listeners(&chosen(&dump.listeners)),
-        plain(&chosen(&dump.routes), &Plain {
-            type_name: "RoutesConfigDump",
-            ty: ResourceType::Routes,
-            field: "route_config",
-            list: "dynamic_route_configs",
-            list_type: "RoutesConfigDump.DynamicRouteConfig",
-            static_list: None,
-        }),
+        plain(
+            &chosen(&dump.routes),
+            &Plain {
+                type_name: "RoutesConfigDump",
+                ty: ResourceType::Routes,
+                field: "route_config",
+                list: "dynamic_route_configs",
+                list_type: "RoutesConfigDump.DynamicRouteConfig",
+                static_list: None,
+            },
+        ),
         // There are none; Envoy's dump has the part all the same.
         Part { type_name: "ScopedRoutesConfigDump", lists: Vec::new() },
-        plain(&chosen(&dump.secrets), &Plain {
-            type_name: "SecretsConfigDump",
-            ty: ResourceType::Secret,
-            field: "secret",
-            list: "dynamic_active_secrets",
-            list_type: "SecretsConfigDump.DynamicSecret",
-            static_list: Some(("static_secrets", "SecretsConfigDump.StaticSecret")),
-        }),
+        plain(
+            &chosen(&dump.secrets),
+            &Plain {
+                type_name: "SecretsConfigDump",
+                ty: ResourceType::Secret,
+                field: "secret",
+                list: "dynamic_active_secrets",
+                list_type: "SecretsConfigDump.DynamicSecret",
+                static_list: Some(("static_secrets", "SecretsConfigDump.StaticSecret")),
+            },
+        ),
     ];
     if include_eds {
-        parts.push(plain(&chosen(&dump.endpoints), &Plain {
-            type_name: "EndpointsConfigDump",
-            ty: ResourceType::Endpoints,
-            field: "endpoint_config",
-            list: "dynamic_endpoint_configs",
-            list_type: "EndpointsConfigDump.DynamicEndpointConfig",
-            static_list: None,
-        }));
+        parts.push(plain(
+            &chosen(&dump.endpoints),
+            &Plain {
+                type_name: "EndpointsConfigDump",
+                ty: ResourceType::Endpoints,
+                field: "endpoint_config",
+                list: "dynamic_endpoint_configs",
+                list_type: "EndpointsConfigDump.DynamicEndpointConfig",
+                static_list: None,
+            },
+        ));
     }
     parts
 }
@@ -129,9 +138,12 @@ fn clusters(shown: &[Shown]) -> Part {
             warming.push(entry(version, Some("WARMING")));
         }
         if cluster.active.is_none() && cluster.warming.is_none() {
-            warming.extend(cluster.rejected.as_ref().map(|rejected| {
-                rejected_only(ResourceType::Cluster, "cluster", rejected)
-            }));
+            warming.extend(
+                cluster
+                    .rejected
+                    .as_ref()
+                    .map(|rejected| rejected_only(ResourceType::Cluster, "cluster", rejected)),
+            );
         }
     }
     Part {
@@ -290,9 +302,7 @@ fn message(type_name: &str, raw: &[u8]) -> Value {
 }
 
 fn ignored(dump: &Dump) -> Vec<Value> {
-    let field = |f: &crate::control::IgnoredField| {
-        json!({"resource_type": f.kind, "path": f.path, "count": f.count, "example": f.example})
-    };
+    let field = |f: &crate::control::IgnoredField| json!({"resource_type": f.kind, "path": f.path, "count": f.count, "example": f.example});
     dump.ignored.iter().map(field).collect()
 }
 

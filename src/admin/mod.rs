@@ -263,10 +263,7 @@ async fn reply(admin: &Arc<Admin>, path: &str, query: Query) -> Reply {
 }
 
 /// Writes an answer on a thread that may take its time.
-async fn long(
-    admin: &Arc<Admin>,
-    write: impl FnOnce(&Admin) -> Reply + Send + 'static,
-) -> Reply {
+async fn long(admin: &Arc<Admin>, write: impl FnOnce(&Admin) -> Reply + Send + 'static) -> Reply {
     let admin = admin.clone();
     let written = tokio::task::spawn_blocking(move || write(&admin)).await;
     written.unwrap_or_else(|error| {

@@ -49,10 +49,7 @@ fn static_resources() -> Vec<(ResourceType, Vec<prost_types::Any>)> {
             }),
         })),
     };
-    vec![
-        (ResourceType::Secret, vec![pack(&secret)]),
-        (ResourceType::Cluster, vec![pack(&a)]),
-    ]
+    vec![(ResourceType::Secret, vec![pack(&secret)]), (ResourceType::Cluster, vec![pack(&a)])]
 }
 
 /// `waiting` keeps the start waiting for clusters from a file that is not there.
@@ -157,15 +154,18 @@ async fn the_dump_has_envoys_shape_and_no_secret() {
         .iter()
         .map(|c| c["@type"].as_str().unwrap().rsplit_once('.').unwrap().1)
         .collect();
-    assert_eq!(types, [
-        "BootstrapConfigDump",
-        "ClustersConfigDump",
-        "ListenersConfigDump",
-        "RoutesConfigDump",
-        "ScopedRoutesConfigDump",
-        "SecretsConfigDump",
-        "EndpointsConfigDump",
-    ]);
+    assert_eq!(
+        types,
+        [
+            "BootstrapConfigDump",
+            "ClustersConfigDump",
+            "ListenersConfigDump",
+            "RoutesConfigDump",
+            "ScopedRoutesConfigDump",
+            "SecretsConfigDump",
+            "EndpointsConfigDump",
+        ]
+    );
     let fixed = &dump["configs"][1]["static_clusters"][0];
     assert_eq!(fixed["cluster"]["name"], "a");
     assert!(fixed["last_updated"].as_str().unwrap().ends_with('Z'));

@@ -78,8 +78,7 @@ impl Kind for Clusters {
             wants,
             resolving: resolves.then(Arc::default),
         };
-        let is_new =
-            state.clusters.get(&name).is_none_or(|record| record.newest().is_none());
+        let is_new = state.clusters.get(&name).is_none_or(|record| record.newest().is_none());
         match is_new {
             true => state.stats.clusters.cluster_added.inc(),
             false => state.stats.clusters.cluster_modified.inc(),

@@ -84,13 +84,9 @@ mod tests {
     fn indices_and_keys_do_not_tell_fields_apart() {
         let mut ignored = Ignored::default();
         let id = ResourceId { kind: "Cluster", name: "a".into() };
-        let paths =
-            [r#"e[3].m["x]\"y"].z"#, r#"e[44].m["b"].z"#, "e", "e[0].m"].map(str::to_owned);
+        let paths = [r#"e[3].m["x]\"y"].z"#, r#"e[44].m["b"].z"#, "e", "e[0].m"].map(str::to_owned);
         ignored.add(&id, &paths);
         let listed: Vec<_> = ignored.list().into_iter().map(|f| (f.path, f.count)).collect();
-        assert_eq!(
-            listed,
-            [("e".into(), 1), ("e[].m".into(), 1), ("e[].m[].z".to_owned(), 2)]
-        );
+        assert_eq!(listed, [("e".into(), 1), ("e[].m".into(), 1), ("e[].m[].z".to_owned(), 2)]);
     }
 }

@@ -141,13 +141,11 @@ impl State {
                 batch.leaving.extend(K::absent(self, &mentioned, None));
             }
         }
-        let judged = self.judge::<K>(resources, &mut batch, Item {
-            source,
-            origin,
-            name: "".into(),
-            body: Any::default(),
-            version,
-        });
+        let judged = self.judge::<K>(
+            resources,
+            &mut batch,
+            Item { source, origin, name: "".into(), body: Any::default(), version },
+        );
         let Judged { good, unchanged, bad, whole, mut present, nameless } = judged;
 
         let verdict = verdict(&bad, whole.then_some((&good, &unchanged)));
@@ -221,8 +219,8 @@ impl State {
             let name: Arc<str> = read.clone().unwrap_or_else(|_| wire_name.as_str().into());
             let item = Item { source: of.source, origin: of.origin, name, body, version };
             judged.nameless |= item.name.is_empty();
-            let twice = !item.name.is_empty()
-                && judged.present.insert(item.name.clone(), ()).is_some();
+            let twice =
+                !item.name.is_empty() && judged.present.insert(item.name.clone(), ()).is_some();
             let outcome = match read {
                 Err(errors) => Err(errors),
                 Ok(_) if twice => {
@@ -251,8 +249,7 @@ impl State {
                     let id = ResourceId { kind: kind(K::TYPE), name: name.clone() };
                     let errors = errors.of(&id);
                     judged.whole |= twice || errors.iter().any(|e| e.fault.is_constraint());
-                    let wire_name =
-                        if wire_name.is_empty() { name.to_string() } else { wire_name };
+                    let wire_name = if wire_name.is_empty() { name.to_string() } else { wire_name };
                     judged.bad.push(Bad { name, wire_name, raw, version, errors });
                 }
             }
@@ -331,10 +328,13 @@ fn verdict<T>(bad: &[Bad], whole: Option<(&Vec<Good<T>>, &Vec<Item>)>) -> Verdic
         let faulty: Map<&str, ()> = bad.iter().map(|b| (&*b.name, ())).collect();
         let names = good.iter().map(|g| &g.name).chain(unchanged.iter().map(|i| &i.name));
         let spared = names.filter(|name| !faulty.contains_key(&***name));
-        rejected.extend(spared.map(|name| Rejection {
-            name: name.to_string(),
-            error: "not applied, since another resource of the response breaks a rule of the API"
-                .to_owned(),
+        rejected.extend(spared.map(|name| {
+            Rejection {
+                name: name.to_string(),
+                error:
+                    "not applied, since another resource of the response breaks a rule of the API"
+                        .to_owned(),
+            }
         }));
     }
     Verdict { rejected }

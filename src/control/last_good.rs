@@ -38,12 +38,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
 /// The types that are kept, in the order they are taken in.
-const KEPT: [ResourceType; 4] = [
-    ResourceType::Cluster,
-    ResourceType::Endpoints,
-    ResourceType::Listener,
-    ResourceType::Routes,
-];
+const KEPT: [ResourceType; 4] =
+    [ResourceType::Cluster, ResourceType::Endpoints, ResourceType::Listener, ResourceType::Routes];
 
 /// What a file holds.
 #[derive(Debug)]
@@ -164,8 +160,8 @@ impl Keeper {
         let Some(writing) = &mut self.writing else { return std::future::pending().await };
         let joined = writing.await;
         self.writing = None;
-        let (outcome, took) = joined
-            .unwrap_or_else(|error| (Err(io::Error::other(error)), Duration::ZERO));
+        let (outcome, took) =
+            joined.unwrap_or_else(|error| (Err(io::Error::other(error)), Duration::ZERO));
         self.not_before = Some(Instant::now() + INTERVAL.max(took * REST));
         self.note(outcome);
     }
@@ -231,8 +227,10 @@ impl State {
             }
         }
         let subscribed = |ty: &ResourceType| self.startup.subscription(*ty).is_some();
-        self.startup.stale =
-            [ResourceType::Cluster, ResourceType::Listener].into_iter().filter(subscribed).collect();
+        self.startup.stale = [ResourceType::Cluster, ResourceType::Listener]
+            .into_iter()
+            .filter(subscribed)
+            .collect();
         self.startup.restored = Some(when);
         self.unsaved = false;
         self.go_live();
@@ -245,8 +243,7 @@ impl State {
         resources: Vec<Resource>,
         now: Instant,
     ) {
-        let change =
-            Change { resources, ..Change::of(Origin::Disk, source, ty, Vec::new(), "") };
+        let change = Change { resources, ..Change::of(Origin::Disk, source, ty, Vec::new(), "") };
         for rejection in self.ingest(change, now).rejected {
             warn!(error = rejection.error, "a resource read from disk is not used");
         }

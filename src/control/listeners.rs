@@ -39,9 +39,7 @@ impl Kind for Listeners {
             Some(record) if record.origin == Origin::Static && item.origin != Origin::Static => {
                 Admission::Taken
             }
-            _ if state.listeners.is_unchanged(&item.name, &item.body.value) => {
-                Admission::Unchanged
-            }
+            _ if state.listeners.is_unchanged(&item.name, &item.body.value) => Admission::Unchanged,
             _ => Admission::Judge,
         }
     }
@@ -56,8 +54,7 @@ impl Kind for Listeners {
     fn apply(state: &mut State, good: Good<Compiled>, now: Instant) {
         let Good { source: _, origin, name, raw, version, value } = good;
         let Compiled { listener, follows } = value;
-        let is_new =
-            state.listeners.get(&name).is_none_or(|record| record.newest().is_none());
+        let is_new = state.listeners.get(&name).is_none_or(|record| record.newest().is_none());
         match is_new {
             true => state.stats.listeners.listener_added.inc(),
             false => state.stats.listeners.listener_modified.inc(),

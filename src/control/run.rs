@@ -169,7 +169,16 @@ impl Task {
 
     fn update(&mut self, update: Update) {
         let Update {
-            source, ty, token, version, full, resources, kept, removed, expired, malformed,
+            source,
+            ty,
+            token,
+            version,
+            full,
+            resources,
+            kept,
+            removed,
+            expired,
+            malformed,
         } = update;
         // A name that cannot be read may be any resource, so absence proves nothing.
         let full = full && malformed.iter().all(|m| !m.name.is_empty());
@@ -177,9 +186,8 @@ impl Task {
         let verdict = match self.state.follow.known(&source) {
             Some(source) => {
                 let origin = Origin::Dynamic;
-                let change = Change {
-                    origin, source, ty, version, full, resources, kept, removed, expired,
-                };
+                let change =
+                    Change { origin, source, ty, version, full, resources, kept, removed, expired };
                 self.state.ingest(change, Instant::now())
             }
             None => Verdict::accept(),
@@ -311,8 +319,7 @@ impl Change {
         resources: Vec<prost_types::Any>,
         version: &str,
     ) -> Self {
-        let resource =
-            |body| Resource { name: None, version: version.to_owned(), body, ttl: None };
+        let resource = |body| Resource { name: None, version: version.to_owned(), body, ttl: None };
         Self {
             origin,
             source,

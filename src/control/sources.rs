@@ -12,8 +12,7 @@ use crate::proto::envoy::config::core::v3::ApiConfigSource;
 use crate::xds::{GrpcOptions, Source};
 
 /// How to reach the servers of an `ApiConfigSource`; knows the clusters of the bootstrap.
-pub type GrpcResolver =
-    Arc<dyn Fn(&ApiConfigSource) -> Result<GrpcOptions, Errors> + Send + Sync>;
+pub type GrpcResolver = Arc<dyn Fn(&ApiConfigSource) -> Result<GrpcOptions, Errors> + Send + Sync>;
 
 /// A source and how long to wait for its first answer; none is for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -128,16 +128,16 @@ impl State {
             next.clusters = Arc::new(self.clusters.records.values().filter_map(active).collect());
         }
         if dirty.routes {
-            let tables = self.table_sources.values().filter_map(|want| {
-                Some(self.routes.get(want)?.active.as_ref()?.value.clone())
-            });
+            let tables = self
+                .table_sources
+                .values()
+                .filter_map(|want| Some(self.routes.get(want)?.active.as_ref()?.value.clone()));
             next.routes = Arc::new(tables.collect());
         }
         if dirty.listeners && self.startup.is_live() {
-            let active =
-                self.listeners.records.iter().filter_map(|(name, record)| {
-                    Some((name.clone(), record.active.as_ref()?.value.clone()))
-                });
+            let active = self.listeners.records.iter().filter_map(|(name, record)| {
+                Some((name.clone(), record.active.as_ref()?.value.clone()))
+            });
             next.listeners = active.collect();
         }
         if dirty.secrets {

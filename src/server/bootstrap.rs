@@ -133,7 +133,17 @@ fn compile(value: Value) -> Result<Bootstrap, Vec<ConfigError>> {
     // It was encoded in parts just now, so as a whole it can be too.
     let raw = json::encode_json(BOOTSTRAP, raw_value).map(|(raw, _)| raw).unwrap_or_default();
     let Own { node, admin, servers, cds, lds } = own;
-    Ok(Bootstrap { node, admin, servers, cds, lds, grpc, static_resources: resources, ignored, raw })
+    Ok(Bootstrap {
+        node,
+        admin,
+        servers,
+        cds,
+        lds,
+        grpc,
+        static_resources: resources,
+        ignored,
+        raw,
+    })
 }
 
 /// What the bootstrap says besides resources.

@@ -58,10 +58,7 @@ pub(super) fn resolver(clusters: StaticClusters) -> GrpcResolver {
 }
 
 /// The servers of a source whose form has been checked.
-fn options(
-    api: &core::ApiConfigSource,
-    clusters: &StaticClusters,
-) -> Result<GrpcOptions, Errors> {
+fn options(api: &core::ApiConfigSource, clusters: &StaticClusters) -> Result<GrpcOptions, Errors> {
     use core::api_config_source::ApiType;
     let core::ApiConfigSource {
         api_type,

@@ -19,7 +19,7 @@ use crate::upstream::ClusterManager;
 
 /// What the server wants of its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Serve.
     Serving,
     /// Close the listeners; established connections end within `over`.
@@ -35,21 +35,21 @@ pub enum Phase {
 }
 
 /// What a worker is started with.
-pub struct WorkerOptions {
+pub(super) struct WorkerOptions {
     /// Counts from 0.
-    pub index: usize,
+    pub(super) index: usize,
     /// The configuration.
-    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The server's phase.
-    pub phase: watch::Receiver<Phase>,
+    pub(super) phase: watch::Receiver<Phase>,
     /// How long connections of a replaced listener may go on.
-    pub drain_time: Duration,
+    pub(super) drain_time: Duration,
     /// Ids of connections, shared by the workers.
-    pub connection_ids: ConnectionIds,
+    pub(super) connection_ids: ConnectionIds,
 }
 
 /// Starts a worker's thread. It ends after [`Phase::Stopping`], or when its channels close.
-pub fn spawn(options: WorkerOptions) -> std::io::Result<JoinHandle<()>> {
+pub(super) fn spawn(options: WorkerOptions) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new()
         .name(format!("worker-{}", options.index))

@@ -216,18 +216,14 @@ pub(super) fn rds_listener(name: &str, table: &str) -> Any {
 }
 
 pub(super) fn listener_at(name: &str, table: &str, port: u16, mark: &str) -> Any {
-    let rds = hcm::Rds {
-        route_config_name: table.into(),
-        config_source: Some(ads(Some(5 * SECOND))),
-    };
+    let rds =
+        hcm::Rds { route_config_name: table.into(), config_source: Some(ads(Some(5 * SECOND))) };
     let manager = hcm::HttpConnectionManager {
         stat_prefix: mark.into(),
         route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(rds)),
         http_filters: vec![hcm::HttpFilter {
             name: "router".into(),
-            config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(
-                &Router::default(),
-            ))),
+            config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
             ..Default::default()
         }],
         ..Default::default()

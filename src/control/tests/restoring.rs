@@ -37,7 +37,10 @@ fn the_servers_first_answer_replaces_what_was_saved() {
     assert!(!it.serves("old"));
     let after = it.snapshot();
     let same = |name| {
-        std::sync::Arc::ptr_eq(before.clusters.get(name).unwrap(), after.clusters.get(name).unwrap())
+        std::sync::Arc::ptr_eq(
+            before.clusters.get(name).unwrap(),
+            after.clusters.get(name).unwrap(),
+        )
     };
     assert!(same("a"), "what did not change goes on");
     assert!(it.state.startup.status().restored.is_some(), "listeners are still those saved");

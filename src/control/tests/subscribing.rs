@@ -112,7 +112,8 @@ fn an_address_is_one_listeners_until_it_goes() {
     let mut it = Fixture::live();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = socket.local_addr().unwrap().port();
-    let rejected = it.update(Listener, &[rds_listener("good", "t"), listener_at("l", "t", taken, "s")]);
+    let rejected =
+        it.update(Listener, &[rds_listener("good", "t"), listener_at("l", "t", taken, "s")]);
     assert_eq!(rejected.len(), 1, "the system has given the port to somebody else");
     assert!(rejected[0].error.contains("address: binding 127.0.0.1:"), "{rejected:?}");
     drop(socket);
