@@ -58,10 +58,7 @@ impl Core {
         removals: Removals,
         look: impl FnOnce(&Subscription) -> bool,
     ) -> bool {
-        if let Some((known, said)) = &self.clean
-            && Arc::ptr_eq(known, set)
-            && (*said == removals || *said == Removals::Send)
-        {
+        if self.is_clean(set, removals) {
             return false;
         }
         let pending = look(&self.subscription);
@@ -69,6 +66,13 @@ impl Core {
             self.clean = Some((Arc::clone(set), removals));
         }
         pending
+    }
+
+    /// Whether nothing was found to say of this very set.
+    pub(crate) fn is_clean(&self, set: &Arc<TypeSet>, removals: Removals) -> bool {
+        self.clean.as_ref().is_some_and(|(known, said)| {
+            Arc::ptr_eq(known, set) && (*said == removals || *said == Removals::Send)
+        })
     }
 
     /// What was wanted or sent is no longer what [`Self::look`] saw.

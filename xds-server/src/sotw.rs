@@ -76,7 +76,7 @@ impl Machine for Sotw {
 
     fn pending(&mut self, set: &Arc<TypeSet>, removals: Removals) -> bool {
         let complete = self.core.ty.is_complete();
-        if !complete {
+        if !complete && !self.core.is_clean(set, removals) {
             self.core.subscription.drop_gone(set);
         }
         self.owes

@@ -1,6 +1,7 @@
 //! Resources given by the program that embeds the server.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -59,12 +60,16 @@ impl MemorySource {
     pub fn update(&self, resources: impl IntoIterator<Item = Any>) {
         let mut state = self.state.lock();
         let held = state.groups.entry(DEFAULT_GROUP.into()).or_default();
+        let key = |any: &Any| (any.type_url.clone(), name_of(any));
+        let mut places: HashMap<_, _> =
+            held.iter().enumerate().map(|(place, any)| (key(any), place)).collect();
         for any in resources {
-            let name = name_of(&any);
-            let same = |old: &&mut Any| old.type_url == any.type_url && name_of(old) == name;
-            match held.iter_mut().find(same) {
-                Some(old) => *old = any,
-                None => held.push(any),
+            match places.entry(key(&any)) {
+                Entry::Occupied(place) => held[*place.get()] = any,
+                Entry::Vacant(place) => {
+                    place.insert(held.len());
+                    held.push(any);
+                }
             }
         }
         drop(state);
