@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use nuncio::control::check::Checker;
 use nuncio::proto::yaml::LineMap;
 use prost_types::Any;
 
@@ -77,7 +78,7 @@ pub(crate) fn assemble(
     rigour: Rigour,
 ) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
     let whole = errors.is_empty();
-    let mut found = Findings { rigour, errors, warnings: Vec::new() };
+    let mut found = Findings { checker: Checker::default(), rigour, errors, warnings: Vec::new() };
     let mut lists: [Vec<Arc<Resource>>; 5] = Default::default();
     let mut origins: HashMap<(ResourceType, Arc<str>), Option<Origin>> =
         HashMap::with_capacity(items.len());
@@ -126,6 +127,7 @@ pub(crate) fn assemble(
 }
 
 struct Findings {
+    checker: Checker,
     rigour: Rigour,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -149,7 +151,7 @@ impl Findings {
     ) -> Arc<Resource> {
         let mut ignored = Vec::new();
         if self.rigour.check {
-            let checked = check(ty, &any);
+            let checked = check(&self.checker, &any);
             for (field, message) in checked.errors {
                 let problem = Problem::new(message).of(ty.kind(), name, &field);
                 self.errors.push(problem.at(place(&field)));

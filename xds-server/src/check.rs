@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use nuncio::proto::audit;
+use nuncio::control::check;
 use prost::Message;
 use prost_types::Any;
-
-use crate::types::ResourceType;
 
 /// What is said of one resource.
 #[derive(Debug, Default)]
@@ -17,16 +15,11 @@ pub(crate) struct Checked {
     pub(crate) ignored: Vec<String>,
 }
 
-/// Judges a resource.
-pub(crate) fn check(ty: ResourceType, any: &Any) -> Checked {
-    let audit = audit::audit(ty.type_name(), &any.value);
-    let mut errors: Vec<_> = audit
-        .refused
-        .into_iter()
-        .map(|refused| (refused.path, refused.reason.to_owned()))
-        .collect();
-    errors.extend(audit.malformed.map(|m| (m.path, format!("cannot be decoded: {}", m.reason))));
-    Checked { errors, ignored: audit.ignored }
+/// Judges a resource as the proxy would.
+pub(crate) fn check(checker: &check::Checker, any: &Any) -> Checked {
+    let check::Checked { ty: _, id: _, errors, ignored, references: _ } = checker.resource(any);
+    let errors = errors.into_iter().map(|error| (error.path, error.fault.to_string())).collect();
+    Checked { errors, ignored }
 }
 
 /// The name of a resource: field 1 of each of the five types.
@@ -49,6 +42,7 @@ mod tests {
     use nuncio::proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 
     use super::*;
+    use crate::types::ResourceType;
 
     #[test]
     fn every_type_keeps_its_name_in_field_1() {

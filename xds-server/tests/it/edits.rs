@@ -82,6 +82,21 @@ async fn a_bad_edit_is_refused_with_its_line_and_the_last_good_set_stays() {
 }
 
 #[tokio::test]
+async fn what_the_proxy_would_reject_is_refused_at_its_line() {
+    let folder = Folder::usual();
+    let server = Server::start(folder.path()).await;
+    let text = endpoints("users", 1).replace("port_value: 1}", "port_value: 70000}");
+    folder.write("endpoints.yaml", &format!("endpoints:\n{text}"));
+    let status =
+        server.status_when(|s| !s["groups"][0]["errors"].as_array().unwrap().is_empty()).await;
+    let error = &status["groups"][0]["errors"][0];
+    assert!(error["file"].as_str().unwrap().ends_with("/endpoints.yaml"), "{error}");
+    assert_eq!(error["line"], 7);
+    assert_eq!(error["resource"], r#"ClusterLoadAssignment "users""#);
+    assert!(error["message"].as_str().unwrap().contains("70000"), "{error}");
+}
+
+#[tokio::test]
 async fn a_listener_without_its_routes_is_refused() {
     let folder = Folder::usual();
     let server = Server::start(folder.path()).await;
