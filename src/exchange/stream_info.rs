@@ -152,7 +152,7 @@ pub trait OnStreamEnd: Send + Sync + 'static {
 pub struct StreamInfo {
     /// When the request's head was complete.
     pub start: Instant,
-    /// The same on the wall clock.
+    /// The same on the wall clock, for access logs; the epoch where there is none to want it.
     pub start_time: SystemTime,
     /// The protocol the client spoke.
     pub protocol: Version,
@@ -191,8 +191,8 @@ pub struct StreamInfo {
     pub idle_timeout: Option<Duration>,
     /// When the response's body must have been handed over.
     pub response_deadline: Option<Deadline>,
-    /// What the exchange holds of an upstream, such as a circuit breaker's permit, until it ends.
-    pub held: Option<Box<dyn Any + Send + Sync>>,
+    /// When it ended, if whoever ended it looked at the clock.
+    pub ended: Option<Instant>,
     /// Told when this is dropped.
     pub on_end: Option<Arc<dyn OnStreamEnd>>,
 }
@@ -202,7 +202,7 @@ impl StreamInfo {
     pub fn new(start: Instant, protocol: Version, downstream: Arc<Downstream>) -> Self {
         Self {
             start,
-            start_time: SystemTime::now(),
+            start_time: SystemTime::UNIX_EPOCH,
             protocol,
             downstream,
             request: None,
@@ -221,7 +221,7 @@ impl StreamInfo {
             route_name: None,
             idle_timeout: None,
             response_deadline: None,
-            held: None,
+            ended: None,
             on_end: None,
         }
     }

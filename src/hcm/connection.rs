@@ -24,10 +24,13 @@ use super::exchange::ConnectionService;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::Rewind;
+use crate::net::{Rewind, ShortWrites};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Headers that hyper takes without being told.
+const DEFAULT_MAX_HEADERS: u32 = 100;
 
 /// Told to the connections of one version of a listener when it stops taking new ones.
 #[derive(Debug, Default)]
@@ -177,7 +180,7 @@ impl Hcm {
                 None => return,
             },
         };
-        let io = TokioIo::new(Rewind::new(socket, peeked));
+        let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
         let stats = &self.config.stats;
         match codec {
             Codec::Http2 => {
@@ -349,7 +352,7 @@ trait Codable: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-type Io = TokioIo<Rewind<TcpStream>>;
+type Io = TokioIo<ShortWrites<Rewind<TcpStream>>>;
 type Http1 = http1::Connection<Io, ConnectionService>;
 type Http2 = http2::Connection<Io, ConnectionService, TokioExecutor>;
 
@@ -370,10 +373,11 @@ fn http1(config: &HcmConfig, io: Io, service: ConnectionService) -> (Http1, Arc<
     let mut builder = http1::Builder::new();
     // Bodies are read in pieces of up to this size as well.
     let buffer = config.max_request_headers_bytes.max(64 * 1024);
-    builder
-        .max_buf_size(buffer as usize)
-        .max_headers(config.max_headers_count as usize)
-        .header_read_timeout(config.timeouts.request_headers);
+    builder.max_buf_size(buffer as usize).header_read_timeout(config.timeouts.request_headers);
+    // Another limit than hyper's own makes it allocate for each head.
+    if config.max_headers_count != DEFAULT_MAX_HEADERS {
+        builder.max_headers(config.max_headers_count as usize);
+    }
     if config.timeouts.request_headers.is_some() {
         builder.timer(TokioTimer::new());
     }

@@ -29,7 +29,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
     fn call(&self, request: http::Request<Incoming>) -> Exchange {
         let handle = &self.0;
         let number = handle.connection.begin_request();
-        let in_flight = InFlight(Arc::clone(handle));
+        let in_flight = InFlight { handle: Arc::clone(handle), ended: None };
         let facts = Facts {
             number,
             is_head: request.method() == http::Method::HEAD,
@@ -87,7 +87,7 @@ impl Future for Exchange {
                 Poll::Ready(Ok(response)) => (response, request_id.take()),
                 Poll::Ready(Err(reset)) => {
                     if let Some(in_flight) = &this.in_flight {
-                        in_flight.0.hcm.config.stats.downstream_rq_tx_reset.inc();
+                        in_flight.handle.hcm.config.stats.downstream_rq_tx_reset.inc();
                     }
                     return Poll::Ready(Err(Reset(reset.stream.details)));
                 }
@@ -107,11 +107,17 @@ impl Future for Exchange {
 }
 
 /// Counts a request as in flight on its connection until it is dropped.
-pub(super) struct InFlight(pub(super) Arc<ConnectionHandle>);
+pub(super) struct InFlight {
+    pub(super) handle: Arc<ConnectionHandle>,
+    /// When the request ended, if whoever ended it looked at the clock.
+    ended: Option<Instant>,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.connection.end_request(self.0.start.elapsed());
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let life = ended.saturating_duration_since(self.handle.start);
+        self.handle.connection.end_request(life);
     }
 }
 
@@ -131,7 +137,7 @@ impl TrackedBody {
     }
 
     fn deadlines(&self) -> &Deadlines {
-        &self.in_flight.0.hcm.cx.deadlines
+        &self.in_flight.handle.hcm.cx.deadlines
     }
 
     /// The body waits for its upstream: has it waited too long?
@@ -152,7 +158,7 @@ impl TrackedBody {
         }
         self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
         self.stream.details = "stream_idle_timeout";
-        self.in_flight.0.hcm.config.stats.downstream_rq_idle_timeout.inc();
+        self.in_flight.handle.hcm.config.stats.downstream_rq_idle_timeout.inc();
         Poll::Ready(())
     }
 }
@@ -203,6 +209,9 @@ impl http_body::Body for TrackedBody {
 
 impl Drop for TrackedBody {
     fn drop(&mut self) {
+        let now = Some(Instant::now());
+        self.stream.ended = now;
+        self.in_flight.ended = now;
         if !self.stream.complete && self.stream.flags.is_empty() {
             self.stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
             self.stream.details = "downstream_remote_disconnect";

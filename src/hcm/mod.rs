@@ -21,6 +21,7 @@ pub mod stats;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
 
 pub use compile::{HcmConfig, RdsConfig, RouteSource};
 pub use connection::Drain;
@@ -63,7 +64,8 @@ impl OnStreamEnd for Hcm {
     fn stream_ended(&self, stream: &StreamInfo) {
         let stats = &self.config.stats;
         stats.downstream_rq_active.dec();
-        stats.downstream_rq_time.record(stream.start.elapsed());
+        let ended = stream.ended.unwrap_or_else(Instant::now);
+        stats.downstream_rq_time.record(ended.saturating_duration_since(stream.start));
         if !stream.complete && stream.flags.has(ResponseFlag::DownstreamConnectionTermination) {
             stats.downstream_rq_rx_reset.inc();
         }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -39,6 +39,9 @@ pub(super) fn begin(
         Box::new(StreamInfo::new(Instant::now(), head.version, Arc::clone(&handle.downstream)));
     config.stats.count_request(head.version);
     stream.on_end = Some(Arc::clone(hcm) as _);
+    if !config.access_logs.is_empty() {
+        stream.start_time = SystemTime::now();
+    }
     stream.idle_timeout = config.timeouts.stream_idle;
     let body = track(Body::from(body), &mut stream, config, &hcm.cx.deadlines);
 
@@ -50,7 +53,7 @@ pub(super) fn begin(
         return Err(Box::new(reply.into_response(stream)));
     }
     if let Some(table) = hcm.table.load_full() {
-        if let Some(route) = table.find(&head, rand::random()) {
+        if let Some(route) = table.find(&head, rand::random) {
             stream.route_name = route.name().cloned();
             stream.route = Some(route as _);
         } else {

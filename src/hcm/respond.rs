@@ -26,7 +26,7 @@ pub(super) fn finish(
     response: Response,
     request_id: Option<HeaderValue>,
 ) -> http::Response<TrackedBody> {
-    let handle = Arc::clone(&in_flight.0);
+    let handle = Arc::clone(&in_flight.handle);
     let config = &handle.hcm.config;
     let Response { mut head, body, mut stream } = response;
     head.version = match facts.is_http1 {

@@ -1,6 +1,7 @@
 //! Sockets: binding listeners and replaying bytes that were peeked at.
 
 pub mod rewind;
+pub mod vectored;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use rewind::Rewind;
+pub use vectored::ShortWrites;
 
 /// How a listening socket is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -131,11 +131,12 @@ impl RouteTable {
     }
 
     /// The route of a request: that of the first match in the virtual host of its authority.
-    /// `random` draws a cluster of a weighted route and must be uniform over all `u64`.
+    /// `random` draws a cluster of a weighted route; it must be uniform over all `u64`, and is called
+    /// for such a route only.
     ///
     /// Costs by the length of authority and path, by the regular expressions of the virtual host,
     /// and by the predicates of the routes whose path matches; not by the number of routes.
-    pub fn find(&self, head: &RequestHead, random: u64) -> Option<Arc<Route>> {
+    pub fn find(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> Option<Arc<Route>> {
         // A CONNECT request has no path that a route could match.
         if head.method == Method::CONNECT && head.uri.path_and_query().is_none() {
             return None;
@@ -153,7 +154,7 @@ impl RouteTable {
         })?;
         match &host.entries[found as usize].target {
             Target::One(route) => Some(Arc::clone(route)),
-            Target::Weighted(weighted) => weighted.draw(random).cloned(),
+            Target::Weighted(weighted) => weighted.draw(random()).cloned(),
         }
     }
 

@@ -67,7 +67,7 @@ fn get(authority: &str, path: &str) -> RequestHead {
 }
 
 fn cluster(table: &RouteTable, head: &RequestHead, random: u64) -> Option<Arc<str>> {
-    match table.find(head, random)?.action() {
+    match table.find(head, || random)?.action() {
         Action::Forward(forward) => forward.choose_cluster(head),
         other => panic!("{other:?}"),
     }
@@ -122,8 +122,8 @@ fn the_virtual_host_is_chosen_before_the_route() {
 fn connect_requests_without_a_path_match_nothing() {
     let compiled = compile(one_route(forward("", "a"))).unwrap();
     let request = http::Request::connect("a.test:443").body(()).unwrap();
-    assert!(compiled.find(&request.into_parts().0, 0).is_none());
-    assert!(compiled.find(&get("a.test", "/"), 0).is_some());
+    assert!(compiled.find(&request.into_parts().0, || 0).is_none());
+    assert!(compiled.find(&get("a.test", "/"), || 0).is_some());
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn forwarding_options_are_honoured() {
     };
     let compiled = compile(one_route(route("/old", ActionProto::Route(action)))).unwrap();
     let mut head = get("a.test", "/old/x?q");
-    let route = compiled.find(&head, 0).unwrap();
+    let route = compiled.find(&head, || 0).unwrap();
     let Action::Forward(forward) = route.action() else { panic!() };
     assert_eq!(forward.timeout(), Some(std::time::Duration::from_millis(250)));
     assert_eq!(forward.expected_timeout_header().unwrap(), "250");
@@ -194,7 +194,7 @@ fn forwarding_options_are_honoured() {
     let forever =
         proto::RouteAction { timeout: Some(prost_types::Duration::default()), ..to_cluster("a") };
     let compiled = compile(one_route(self::route("/", ActionProto::Route(forever)))).unwrap();
-    let route = compiled.find(&get("a.test", "/"), 0).unwrap();
+    let route = compiled.find(&get("a.test", "/"), || 0).unwrap();
     let Action::Forward(forward) = route.action() else { panic!() };
     assert_eq!((forward.timeout(), forward.expected_timeout_header()), (None, None));
 }
@@ -214,13 +214,13 @@ fn replies_carry_what_the_route_says() {
     ];
     let compiled = compile(table(vec![host(&["*"], routes)])).unwrap();
     let head = get("a.test", "/r?q");
-    let route = compiled.find(&head, 0).unwrap();
+    let route = compiled.find(&head, || 0).unwrap();
     let Action::Redirect(redirect) = route.action() else { panic!() };
     let response =
         redirect.reply(&head, &http::uri::Scheme::HTTP).into_response(Box::new(stream()));
     assert_eq!(response.head.status, 301);
     assert_eq!(response.head.headers[http::header::LOCATION], "http://n.test/r?q");
-    let route = compiled.find(&get("a.test", "/d"), 0).unwrap();
+    let route = compiled.find(&get("a.test", "/d"), || 0).unwrap();
     let Action::Direct(direct_action) = route.action() else { panic!() };
     let response = direct_action.reply().into_response(Box::new(stream()));
     assert_eq!(response.head.status, 418);
@@ -272,7 +272,7 @@ fn headers_change_from_the_route_outwards_unless_told_otherwise() {
         let compiled = compile(message.clone()).unwrap();
         let mut head = get("a.test", "/");
         head.headers.insert("x-gone", http::HeaderValue::from_static("1"));
-        let route = compiled.find(&head, 0).unwrap();
+        let route = compiled.find(&head, || 0).unwrap();
         route.apply_request_headers(&mut head, &mut stream());
         let seen: Vec<_> = head.headers.get_all("x-order").iter().collect();
         assert_eq!(seen, order);
@@ -301,7 +301,7 @@ fn operators_are_filled_in() {
     for name in ["x-there", "x-old"] {
         head.headers.insert(name, http::HeaderValue::from_static("old"));
     }
-    let route = compiled.find(&head, 0).unwrap();
+    let route = compiled.find(&head, || 0).unwrap();
     let mut stream = stream();
     stream.route_name = route.name().cloned();
     route.apply_request_headers(&mut head, &mut stream);
@@ -349,7 +349,7 @@ fn the_most_specific_filter_options_win() {
     .into();
     let mut message = table(vec![host]);
     let compiled = compile(message.clone()).unwrap();
-    let route = compiled.find(&get("a.test", "/"), 0).unwrap();
+    let route = compiled.find(&get("a.test", "/"), || 0).unwrap();
     let text = |name: &str| match route.filter_override(name) {
         Some(FilterOverride::Config(config)) => config.downcast_ref::<String>().cloned(),
         _ => None,

@@ -58,7 +58,7 @@ fn bench(criterion: &mut Criterion) {
         criterion.bench_function(&format!("find among {routes} prefixes"), |bencher| {
             bencher.iter(|| {
                 next = (next + 1) % heads.len();
-                black_box(compiled.find(&heads[next], 0))
+                black_box(compiled.find(&heads[next], || 0))
             });
         });
     }

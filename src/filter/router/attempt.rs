@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::headers::{X_ENVOY_UPSTREAM_SERVICE_TIME, is_hop_by_hop, strip_hop_by_hop};
 use crate::exchange::{LocalReply, Request, Response, ResponseFlag, StreamInfo, StreamReset};
-use crate::upstream::{Cluster, Host, LocalCluster, Permit, RequestBodyError, UpstreamError};
+use crate::upstream::{Host, LocalCluster, Permit, RequestBodyError, UpstreamError};
 
 /// What one try needs.
 pub(super) struct Attempt<'a> {
@@ -69,7 +69,6 @@ impl Attempt<'_> {
             _ => self.timeout.map(|timeout| self.deadlines.at(now + timeout)),
         }
         .filter(|_| stream.request_complete());
-        stream.held = Some(Box::new(InUse { cluster: Arc::clone(cluster), sent }));
         if head.headers.keys().any(is_hop_by_hop) {
             strip_hop_by_hop(&mut head.headers);
         }
@@ -139,16 +138,4 @@ fn refuse(error: UpstreamError, mut stream: Box<StreamInfo>) -> Result<Response,
         return Err(StreamReset { stream });
     }
     Ok(error.reply().into_response(stream))
-}
-
-/// Times an exchange to its end.
-struct InUse {
-    cluster: Arc<Cluster>,
-    sent: Instant,
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.cluster.stats.upstream_rq_time.record(self.sent.elapsed());
-    }
 }

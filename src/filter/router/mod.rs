@@ -184,7 +184,7 @@ fn matched_route(stream: &mut StreamInfo, head: &RequestHead) -> Option<Arc<Rout
         return Arc::downcast(Arc::clone(route)).ok();
     }
     let table = Arc::downcast::<RouteTable>(Arc::clone(stream.route_table.as_ref()?)).ok()?;
-    let route = table.find(head, rand::random())?;
+    let route = table.find(head, rand::random)?;
     stream.route = Some(Arc::clone(&route) as _);
     Some(route)
 }

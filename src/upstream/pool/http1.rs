@@ -17,6 +17,7 @@ use super::request::{PendingRequest, for_http1};
 use super::settings::DEFAULT_MAX_HEADERS;
 use super::{Attempt, HostPool, UpstreamError};
 use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::net::ShortWrites;
 use crate::upstream::breaker::Permit;
 
 /// One connection, not in use or held by the request on it.
@@ -137,7 +138,7 @@ impl HostPool {
         if self.settings.max_headers != DEFAULT_MAX_HEADERS {
             builder.max_headers(self.settings.max_headers as usize);
         }
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let handshake = builder.handshake(TokioIo::new(ShortWrites(stream))).await;
         let (sender, connection) = handshake.map_err(|e| guard.handshake_failed(e))?;
         tokio::spawn(async move {
             let _guard = guard;
