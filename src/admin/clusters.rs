@@ -11,10 +11,11 @@ use super::listeners::address;
 use super::query::Query;
 use crate::control::Origin;
 use crate::control::dump::Dump;
+use crate::exchange::RoutingPriority;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Cell, StatGroup};
 use crate::upstream::host::{HealthStatus, Locality};
-use crate::upstream::{Cluster, Host, RoutingPriority};
+use crate::upstream::{Cluster, Host};
 
 pub(super) fn clusters(snapshot: &Snapshot, dump: &Dump, query: &Query) -> Reply {
     let mut clusters: Vec<&Arc<Cluster>> = snapshot.clusters.iter().collect();

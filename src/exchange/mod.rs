@@ -25,6 +25,17 @@ pub use stream_info::{
     BodyProgress, Downstream, OnStreamEnd, ResponseFlag, ResponseFlags, StreamInfo,
 };
 
+/// Which of a cluster's circuit breakers a request counts against:
+/// `config.core.v3.RoutingPriority`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RoutingPriority {
+    /// `DEFAULT`.
+    #[default]
+    Default,
+    /// `HIGH`.
+    High,
+}
+
 /// Everything of a request but its body.
 pub type RequestHead = http::request::Parts;
 /// Everything of a response but its body.

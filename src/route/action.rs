@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 use super::host;
 use super::rewrite::{HostValue, PrefixRewrite, TooLong};
 use crate::config::matcher::HeaderField;
-use crate::exchange::{LocalReply, RequestHead};
+use crate::exchange::{LocalReply, RequestHead, RoutingPriority};
 
 /// What a route does with a request.
 #[derive(Debug)]
@@ -22,16 +22,6 @@ pub enum Action {
     Redirect(Box<Redirect>),
     /// Answers it.
     Direct(DirectResponse),
-}
-
-/// Which of a cluster's circuit breakers a request counts against.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RoutingPriority {
-    /// `DEFAULT`
-    #[default]
-    Default,
-    /// `HIGH`
-    High,
 }
 
 /// `config.route.v3.RouteAction`, of a weighted cluster with that one cluster.

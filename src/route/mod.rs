@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-pub use action::{Action, DirectResponse, Forward, Redirect, RoutingPriority};
+pub use action::{Action, DirectResponse, Forward, Redirect};
 pub use compile::{CompileContext, CompileFilterOverride};
 pub use rewrite::{HostValue, X_ENVOY_ORIGINAL_PATH};
 

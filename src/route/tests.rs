@@ -9,7 +9,7 @@ use prost_types::Any as ProtoAny;
 
 use super::*;
 use crate::config::{Errors, Fault};
-use crate::exchange::Downstream;
+use crate::exchange::{Downstream, RoutingPriority};
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::route::v3 as proto;
 use proto::route::Action as ActionProto;

@@ -11,17 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 
+use crate::exchange::RoutingPriority;
 use crate::telemetry::metrics::{Cell, Gauge, StatGroup};
-
-/// Which thresholds a request counts against: `config.core.v3.RoutingPriority`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RoutingPriority {
-    /// `DEFAULT`.
-    #[default]
-    Default,
-    /// `HIGH`.
-    High,
-}
 
 /// Limits of one priority, as units in use at once; 0 allows none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

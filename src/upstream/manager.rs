@@ -11,10 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Cluster;
 use super::balancer::{Balancer, LbContext, NoHost};
-use super::breaker::{Overflow, Permit, Resource, RoutingPriority};
+use super::breaker::{Overflow, Permit, Resource};
 use super::host::Host;
 use super::pool::{Pools, UpstreamError};
-use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::exchange::{Body, RequestHead, ResponseHead, RoutingPriority};
 
 /// How often idle connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 pub use self::balancer::{LbContext, NoHost};
-pub use self::breaker::{Breakers, Overflow, Permit, RoutingPriority};
+pub use self::breaker::{Breakers, Overflow, Permit};
 pub use self::compile::CompileContext;
 pub use self::dns::{DnsResolver, DnsSettings};
 pub use self::host::Host;

@@ -21,7 +21,6 @@ use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::{Action, Forward, Route, RouteTable};
 use crate::upstream::{Host, LbContext, LocalCluster};
-use crate::{route, upstream};
 use attempt::Attempt;
 
 pub(super) const REGISTRATION: Registration = Registration {
@@ -111,7 +110,7 @@ impl Router {
         if let Err(reply) = rewrite(&mut head, &mut stream, forward, &host) {
             return Ok(reply.into_response(stream));
         }
-        let Ok(permit) = cluster.admit(priority(forward)) else {
+        let Ok(permit) = cluster.admit(forward.priority()) else {
             return Ok(refuse(&cluster, LocalReply::overflow(), stream));
         };
         let attempt = Attempt {
@@ -162,14 +161,6 @@ fn rewrite(
         record.headers.clone_from(&head.headers);
     }
     Ok(())
-}
-
-/// The cluster's name for the route's priority: neither knows the other.
-fn priority(forward: &Forward) -> upstream::RoutingPriority {
-    match forward.priority() {
-        route::RoutingPriority::Default => upstream::RoutingPriority::Default,
-        route::RoutingPriority::High => upstream::RoutingPriority::High,
-    }
 }
 
 /// A refusal that counts against the cluster.

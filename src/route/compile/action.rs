@@ -11,11 +11,11 @@ use http::{HeaderValue, StatusCode};
 use super::{Inherited, LevelFields, Shared, headers};
 use crate::config::matcher::HeaderField;
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::exchange::RoutingPriority;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::route::v3 as proto;
 use crate::route::action::{
-    Action, ClusterSource, DirectResponse, Forward, HostRewrite, Redirect, RedirectPath,
-    RoutingPriority, Timeout,
+    Action, ClusterSource, DirectResponse, Forward, HostRewrite, Redirect, RedirectPath, Timeout,
 };
 use crate::route::rewrite::{HostValue, Matched, PrefixRewrite};
 use crate::route::tree::{PathMatcher, PathPattern};

@@ -49,7 +49,9 @@ fn a_bare_cluster_has_envoys_defaults() {
     assert_eq!(cluster.connection_settings().idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(cluster.lb_config().policy, LbPolicy::RoundRobin);
     assert_eq!(cluster.lb_config().panic_threshold, 50.0);
-    for priority in [super::super::RoutingPriority::Default, super::super::RoutingPriority::High] {
+    for priority in
+        [crate::exchange::RoutingPriority::Default, crate::exchange::RoutingPriority::High]
+    {
         assert_eq!(cluster.breakers().limits(priority), Limits::default());
     }
 }
@@ -213,7 +215,7 @@ fn thresholds_are_by_priority_and_may_be_0() {
     ]}})))
     .unwrap();
     let [default, high] =
-        [super::super::RoutingPriority::Default, super::super::RoutingPriority::High]
+        [crate::exchange::RoutingPriority::Default, crate::exchange::RoutingPriority::High]
             .map(|priority| cluster.breakers().limits(priority));
     assert_eq!((default.max_requests, default.max_connections), (0, 1024));
     assert_eq!((high.max_requests, high.max_connections), (1024, 5));

@@ -35,10 +35,10 @@ use self::http2::Http2Pool;
 use self::request::ActiveRequest;
 pub use self::settings::{ConnectionSettings, Http2Settings, Keepalive, UpstreamProtocol};
 use super::Cluster;
-use super::breaker::{Permit, Resource, RoutingPriority};
+use super::breaker::{Permit, Resource};
 use super::host::Host;
 use super::stats::ClusterStats;
-use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::exchange::{Body, RequestHead, ResponseHead, RoutingPriority};
 
 /// One worker's connections to the hosts of one cluster.
 pub(super) struct Pools {

@@ -18,11 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::UpstreamError;
-use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::exchange::{Body, RequestHead, ResponseHead, RoutingPriority};
 use crate::proto::json::from_json;
-use crate::upstream::{
-    Cluster, ClusterManager, Clusters, CompileContext, LbContext, LocalCluster, RoutingPriority,
-};
+use crate::upstream::{Cluster, ClusterManager, Clusters, CompileContext, LbContext, LocalCluster};
 
 /// An origin that answers `ok`, but `/wait` only when told to.
 struct Origin {
