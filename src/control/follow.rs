@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use indexmap::IndexSet;
 use smallvec::SmallVec;
 
 use super::Effect;
@@ -35,8 +37,8 @@ pub(super) enum User {
 /// What is to be told to a source about names of one type.
 #[derive(Debug, Default)]
 struct News {
-    unsubscribe: Vec<Arc<str>>,
-    subscribe: Vec<Arc<str>>,
+    unsubscribe: IndexSet<Arc<str>, FixedState>,
+    subscribe: IndexSet<Arc<str>, FixedState>,
 }
 
 /// Every name wanted.
@@ -73,7 +75,7 @@ impl Follow {
         users.push(user);
         let first = users.len() == 1;
         if first {
-            self.news(want).subscribe.push(want.name.clone());
+            self.news(want).subscribe.insert(want.name.clone());
         }
         first
     }
@@ -91,11 +93,8 @@ impl Follow {
         self.users.remove(want);
         let news = self.news(want);
         // A subscription the source has not heard of is simply withdrawn.
-        match news.subscribe.iter().rposition(|name| *name == want.name) {
-            Some(at) => {
-                news.subscribe.swap_remove(at);
-            }
-            None => news.unsubscribe.push(want.name.clone()),
+        if !news.subscribe.swap_remove(&want.name) || news.unsubscribe.contains(&want.name) {
+            news.unsubscribe.insert(want.name.clone());
         }
         true
     }
@@ -103,8 +102,8 @@ impl Follow {
     /// Makes the source send a name again, though it believes that we have it.
     pub(super) fn again(&mut self, want: &Want) {
         let news = self.news(want);
-        news.unsubscribe.push(want.name.clone());
-        news.subscribe.push(want.name.clone());
+        news.unsubscribe.insert(want.name.clone());
+        news.subscribe.insert(want.name.clone());
     }
 
     /// Who wants a name.
@@ -127,10 +126,12 @@ impl Follow {
         for ((source, ty), News { unsubscribe, subscribe }) in std::mem::take(&mut self.news) {
             let Some(source) = self.sources.get(source.0 as usize) else { continue };
             if !unsubscribe.is_empty() {
-                effects.push(Effect::Unsubscribe(source.clone(), ty, unsubscribe));
+                let names = unsubscribe.into_iter().collect();
+                effects.push(Effect::Unsubscribe(source.clone(), ty, names));
             }
             if !subscribe.is_empty() {
-                effects.push(Effect::Subscribe(source.clone(), ty, subscribe));
+                let names = subscribe.into_iter().collect();
+                effects.push(Effect::Subscribe(source.clone(), ty, names));
             }
         }
     }
@@ -184,5 +185,8 @@ mod tests {
         told(&mut follow);
         follow.again(&want);
         assert_eq!(told(&mut follow), ["-e", "+e"]);
+        follow.again(&want);
+        follow.release(&want, &user);
+        assert_eq!(told(&mut follow), ["-e"], "the source heard of the first subscription");
     }
 }

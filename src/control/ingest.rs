@@ -134,11 +134,11 @@ impl State {
         // The first answer after a start from disk replaces what the disk gave.
         let replaces = origin == Origin::Dynamic && self.startup.stale.contains(&ty);
         let mut batch = Batch::default();
-        let mentioned = mentioned(&resources, &kept);
         if ty == ResourceType::Listener {
             batch.leaving.extend(removed.iter().map(|n| Arc::from(n.as_str())));
-            if full {
-                batch.leaving.extend(K::absent(self, &mentioned, None));
+            if full || replaces {
+                let only = (!full).then_some(Origin::Disk);
+                batch.leaving.extend(K::absent(self, &mentioned(&resources, &kept), only));
             }
         }
         let judged = self.judge::<K>(

@@ -3,6 +3,7 @@
 
 mod fixture;
 mod restoring;
+mod running;
 mod subscribing;
 mod verdicts;
 mod warming;

@@ -187,7 +187,9 @@ fn detail(malformed: &[Rejection], rejected: &[Rejection]) -> Option<Status> {
         return None;
     }
     for Rejection { name, error } in lines.by_ref() {
-        let line = if name.is_empty() { error.clone() } else { format!("{name}: {error}") };
+        // Reasons that control gives begin with the kind and name of the resource.
+        let named = name.is_empty() || error.contains(&format!("{name:?}"));
+        let line = if named { error.clone() } else { format!("{name}: {error}") };
         if !message.is_empty() && message.len() + 1 + line.len() > MOST_ERROR_BYTES {
             break;
         }
@@ -223,6 +225,8 @@ mod tests {
         let status = status.unwrap();
         assert_eq!(status.code, INVALID_ARGUMENT);
         assert_eq!(status.message, "resources[2]: odd\na: port: too big");
+        let status = detail(&[], &[rejection("a", "Cluster \"a\": name: odd")]).unwrap();
+        assert_eq!(status.message, "Cluster \"a\": name: odd", "the name is not said twice");
         assert_eq!(detail(&[], &[]), None);
     }
 
