@@ -215,10 +215,10 @@ fn plain(shown: &[Shown], of: &Plain) -> Part {
             (None, Some(rejected)) => rejected_only(of.ty, of.field, rejected),
             (None, None) => continue,
         };
-        if of.ty == ResourceType::Secret {
-            if let Value::Object(fields) = &mut value {
-                fields.shift_insert(0, "name".into(), (&*resource.name).into());
-            }
+        if of.ty == ResourceType::Secret
+            && let Value::Object(fields) = &mut value
+        {
+            fields.shift_insert(0, "name".into(), (&*resource.name).into());
         }
         match is_static && of.static_list.is_some() {
             true => fixed.push(value),

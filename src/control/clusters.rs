@@ -30,6 +30,13 @@ pub(super) struct Compiled {
     follows: Option<(Want, Option<Duration>)>,
 }
 
+/// A version on its way into the store.
+struct Incoming {
+    origin: Origin,
+    held: Held<Cluster>,
+    follows: Option<(Want, Option<Duration>)>,
+}
+
 impl Kind for Clusters {
     const TYPE: ResourceType = ResourceType::Cluster;
     type Out = Compiled;
@@ -83,7 +90,7 @@ impl Kind for Clusters {
             true => state.stats.clusters.cluster_added.inc(),
             false => state.stats.clusters.cluster_modified.inc(),
         }
-        state.put_cluster(&name, origin, held, follows, now);
+        state.put_cluster(&name, Incoming { origin, held, follows }, now);
     }
 
     fn confirm(state: &mut State, item: &Item) {
@@ -112,9 +119,7 @@ impl State {
     fn put_cluster(
         &mut self,
         name: &Arc<str>,
-        origin: Origin,
-        held: Held<Cluster>,
-        follows: Option<(Want, Option<Duration>)>,
+        Incoming { origin, held, follows }: Incoming,
         now: Instant,
     ) {
         let user = User::Cluster(name.clone());
@@ -166,7 +171,7 @@ impl State {
         if replaces {
             self.follow.again(want);
         }
-        (replaces || !known) && !(origin == Origin::Disk && known)
+        !known || (replaces && origin != Origin::Disk)
     }
 
     /// Puts the warming version in service with the endpoints that are known.

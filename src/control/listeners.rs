@@ -30,6 +30,13 @@ pub(super) struct Compiled {
     follows: Follows,
 }
 
+/// A version on its way into the store.
+struct Incoming {
+    origin: Origin,
+    held: Held<Listener>,
+    follows: Follows,
+}
+
 impl Kind for Listeners {
     const TYPE: ResourceType = ResourceType::Listener;
     type Out = Compiled;
@@ -68,7 +75,7 @@ impl Kind for Listeners {
             wants,
             resolving: None,
         };
-        state.put_listener(&name, origin, held, follows, now);
+        state.put_listener(&name, Incoming { origin, held, follows }, now);
     }
 
     fn confirm(state: &mut State, item: &Item) {
@@ -158,9 +165,7 @@ impl State {
     fn put_listener(
         &mut self,
         name: &Arc<str>,
-        origin: Origin,
-        held: Held<Listener>,
-        follows: Follows,
+        Incoming { origin, held, follows }: Incoming,
         now: Instant,
     ) {
         let user = User::Listener(name.clone());

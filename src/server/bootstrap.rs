@@ -167,7 +167,7 @@ impl Found {
     fn take_static(&mut self, bootstrap: &mut Value) {
         let Some(lists) = ["static_resources", "staticResources"]
             .into_iter()
-            .find_map(|key| bootstrap.get(key).is_some().then_some(key))
+            .find(|key| bootstrap.get(key).is_some())
             .and_then(|key| bootstrap.get_mut(key)?.as_object_mut())
         else {
             return;
