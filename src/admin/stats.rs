@@ -33,7 +33,7 @@ pub(super) fn stats(telemetry: &Telemetry, query: &Query) -> Reply {
 
 pub(super) fn prometheus(telemetry: &Telemetry, query: &Query) -> Reply {
     match view(query) {
-        Ok(view) => Reply { content_type: PROMETHEUS, ..Reply::text(view.prometheus(telemetry)) },
+        Ok(view) => Reply::text(view.prometheus(telemetry)),
         Err(reply) => reply,
     }
 }

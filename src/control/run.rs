@@ -157,7 +157,7 @@ impl Task {
                 self.state.stats.control_plane.connected_state.set(1);
             }
             Event::Disconnected { source, ty, error } => {
-                warn!(%source, ty = ty.map(ResourceType::short), error, "management server lost");
+                warn!(%source, ty = ty.map(ResourceType::short), error, "no stream to the management server");
                 let key = (source, ty);
                 self.connected.retain(|open| *open != key);
                 let connected = i64::from(!self.connected.is_empty());
