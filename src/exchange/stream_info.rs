@@ -145,7 +145,7 @@ pub struct RequestRecord {
 /// Told once when an exchange is over: counts and writes the access log.
 pub trait OnStreamEnd: Send + Sync + 'static {
     /// The exchange is over, however it ended. Called on the worker; must not block.
-    fn stream_ended(&self, stream: &StreamInfo);
+    fn stream_ended(&self, stream: &mut StreamInfo);
 }
 
 /// What is known about one exchange. Dropping it ends the exchange: [`OnStreamEnd`] is told.
@@ -243,6 +243,7 @@ impl StreamInfo {
 pub struct BodyProgress {
     bytes: AtomicU64,
     complete: AtomicBool,
+    broken: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -256,6 +257,16 @@ impl BodyProgress {
     pub fn finish(&self) {
         self.complete.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// The client left or broke the protocol before the last byte.
+    pub fn break_off(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Whether the rest will never come.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// Bytes so far.

@@ -190,8 +190,20 @@ impl http_body::Body for TrackedBody {
                 this.stream.complete = this.body.is_end_stream();
             }
             Some(Err(_)) => {
-                this.stream.flags.set(ResponseFlag::UpstreamConnectionTermination);
-                this.stream.details = "upstream_reset_after_response_started";
+                // An upstream whose request breaks off cannot but end its response.
+                let request = this.stream.request_body.as_ref();
+                let (flag, details) = match request.is_some_and(|body| body.is_broken()) {
+                    true => (
+                        ResponseFlag::DownstreamConnectionTermination,
+                        "downstream_remote_disconnect",
+                    ),
+                    false => (
+                        ResponseFlag::UpstreamConnectionTermination,
+                        "upstream_reset_after_response_started",
+                    ),
+                };
+                this.stream.flags.set(flag);
+                this.stream.details = details;
             }
             None => this.stream.complete = true,
         }

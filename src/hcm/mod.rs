@@ -61,8 +61,13 @@ impl Hcm {
 }
 
 impl OnStreamEnd for Hcm {
-    fn stream_ended(&self, stream: &StreamInfo) {
+    fn stream_ended(&self, stream: &mut StreamInfo) {
         let stats = &self.config.stats;
+        if stream.status.is_none() && stream.flags.is_empty() {
+            // Dropped on its way through the chain: nobody waits for the answer any more.
+            stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
+            stream.details = "downstream_remote_disconnect";
+        }
         stats.downstream_rq_active.dec();
         let ended = stream.ended.unwrap_or_else(Instant::now);
         stats.downstream_rq_time.record(ended.saturating_duration_since(stream.start));

@@ -309,7 +309,9 @@ impl http_body::Body for RequestBody {
         {
             this.progress.advance(data.len() as u64);
         }
-        if frame.is_none() || this.body.is_end_stream() {
+        if matches!(frame, Some(Err(_))) {
+            this.progress.break_off();
+        } else if frame.is_none() || this.body.is_end_stream() {
             this.progress.finish();
         }
         Poll::Ready(frame)
