@@ -113,7 +113,8 @@ pub async fn start(
     address: SocketAddr,
     address_path: Option<&Path>,
 ) -> std::io::Result<Running> {
-    let listener = TcpListener::bind(address).await?;
+    let refused = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{address}: {e}"));
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
     let address = listener.local_addr()?;
     if let Some(path) = address_path {
         write_address(path, address)?;

@@ -32,6 +32,8 @@ pub(super) struct Change {
     pub(super) removed: Vec<String>,
     /// The removed names are those whose time to live ended.
     pub(super) expired: bool,
+    /// Something of it could not even be read, which alone refuses it.
+    pub(super) damaged: bool,
 }
 
 /// One resource on its way in.
@@ -128,8 +130,18 @@ impl State {
     }
 
     fn take_in<K: Kind>(&mut self, change: Change, now: Instant) -> Verdict {
-        let Change { origin, source, ty, version, full, resources, kept, removed, expired } =
-            change;
+        let Change {
+            origin,
+            source,
+            ty,
+            version,
+            full,
+            resources,
+            kept,
+            removed,
+            expired,
+            damaged,
+        } = change;
         debug_assert_eq!(ty, K::TYPE);
         // The first answer after a start from disk replaces what the disk gave.
         let replaces = origin == Origin::Dynamic && self.startup.stale.contains(&ty);
@@ -185,7 +197,7 @@ impl State {
             self.answered(ty);
             if let Some(stats) = self.subscription_stats(ty) {
                 stats.update_attempt.inc();
-                match verdict.rejected.is_empty() {
+                match verdict.rejected.is_empty() && !damaged {
                     true => stats.update_success.inc(),
                     false => stats.update_rejected.inc(),
                 }

@@ -12,7 +12,7 @@ use super::ingest::Change;
 use super::last_good::Keeper;
 use super::state::State;
 use super::store::{Origin, Resolving};
-use super::{Command, Control, Effect, First, Options};
+use super::{Command, Control, Effect, First, Options, Phase};
 use crate::snapshot::Snapshot;
 use crate::upstream::Cluster;
 use crate::xds::{Event, Events, Resource, ResourceType, Source, Update, Verdict, Xds};
@@ -182,12 +182,23 @@ impl Task {
         } = update;
         // A name that cannot be read may be any resource, so absence proves nothing.
         let full = full && malformed.iter().all(|m| !m.name.is_empty());
+        let damaged = !malformed.is_empty();
         let kept = kept.into_iter().chain(malformed.into_iter().map(|m| m.name)).collect();
         let verdict = match self.state.follow.known(&source) {
             Some(source) => {
                 let origin = Origin::Dynamic;
-                let change =
-                    Change { origin, source, ty, version, full, resources, kept, removed, expired };
+                let change = Change {
+                    origin,
+                    source,
+                    ty,
+                    version,
+                    full,
+                    resources,
+                    kept,
+                    removed,
+                    expired,
+                    damaged,
+                };
                 self.state.ingest(change, Instant::now())
             }
             None => Verdict::accept(),
@@ -238,9 +249,14 @@ impl Task {
             self.state.publish.took(after - now, after);
         }
         let status = self.state.startup.status();
+        let unpublished = self.state.publish.due(now).is_some();
         self.status.send_if_modified(|before| {
-            let changed = *before != status;
-            *before = status;
+            // Traffic is not said to be served before the first listeners are out.
+            let early = status.phase == Phase::Live && before.phase != Phase::Live && unpublished;
+            let changed = *before != status && !early;
+            if changed {
+                *before = status;
+            }
             changed
         });
         self.update_age();
@@ -330,6 +346,7 @@ impl Change {
             kept: Vec::new(),
             removed: Vec::new(),
             expired: false,
+            damaged: false,
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::xds::{Source, Xds};
 use bootstrap::Bootstrap;
 use options::Options;
 use stats::ServerStats;
-use worker::{Phase, WorkerOptions};
+use worker::{Phase, Progress, WorkerOptions};
 
 /// Longest wait for requests in flight when the process is told to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -140,12 +140,14 @@ impl Builder {
         let stats: Arc<ServerStats> = telemetry.group(Scope::global("server"));
         stats.concurrency.set(i64::try_from(workers).unwrap_or(i64::MAX));
         let (phase, _) = watch::channel(Phase::Serving);
-        let workers = start_workers(workers, drain_time, &control, &phase)?;
+        let progress = Arc::new(Progress::new(control.snapshots(), workers));
+        let start = WorkerStart { drain_time, control: &control, phase: &phase, progress: &progress };
+        let workers = start.workers(workers)?;
         let (quit, quit_asked) = watch::channel(false);
         let admin = match bootstrap.admin {
             None => None,
             Some(address) => {
-                let hooks = Hooks { phase: phase.clone(), quit, drain_time };
+                let hooks = Hooks { phase: phase.clone(), quit, drain_time, progress };
                 let admin = Admin {
                     control: control.clone(),
                     telemetry,
@@ -165,24 +167,30 @@ impl Builder {
     }
 }
 
-fn start_workers(
-    count: usize,
+/// What every worker is started with.
+struct WorkerStart<'a> {
     drain_time: Duration,
-    control: &Control,
-    phase: &watch::Sender<Phase>,
-) -> Result<Vec<JoinHandle<()>>, Error> {
-    let connection_ids = ConnectionIds::default();
-    let start = |index| {
-        worker::spawn(WorkerOptions {
-            index,
-            snapshots: control.snapshots(),
-            phase: phase.subscribe(),
-            drain_time,
-            connection_ids: connection_ids.clone(),
-        })
-    };
-    let workers: Result<_, _> = (0..count).map(start).collect();
-    workers.map_err(|e| Error::Io("starting a worker", e))
+    control: &'a Control,
+    phase: &'a watch::Sender<Phase>,
+    progress: &'a Arc<Progress>,
+}
+
+impl WorkerStart<'_> {
+    fn workers(&self, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
+        let connection_ids = ConnectionIds::default();
+        let start = |index| {
+            worker::spawn(WorkerOptions {
+                index,
+                snapshots: self.control.snapshots(),
+                phase: self.phase.subscribe(),
+                drain_time: self.drain_time,
+                connection_ids: connection_ids.clone(),
+                progress: Arc::clone(self.progress),
+            })
+        };
+        let workers: Result<_, _> = (0..count).map(start).collect();
+        workers.map_err(|e| Error::Io("starting a worker", e))
+    }
 }
 
 /// `server.live` says whether traffic is served.
@@ -201,6 +209,7 @@ struct Hooks {
     phase: watch::Sender<Phase>,
     quit: watch::Sender<bool>,
     drain_time: Duration,
+    progress: Arc<Progress>,
 }
 
 impl admin::Hooks for Hooks {
@@ -214,6 +223,10 @@ impl admin::Hooks for Hooks {
 
     fn is_draining(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Stopping { .. })
+    }
+
+    fn is_serving(&self) -> bool {
+        self.progress.is_serving()
     }
 }
 

@@ -4,6 +4,7 @@
 //! snapshots and the phases of the server's end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,6 +47,43 @@ pub(super) struct WorkerOptions {
     pub(super) drain_time: Duration,
     /// Ids of connections, shared by the workers.
     pub(super) connection_ids: ConnectionIds,
+    /// Where it says which snapshot it has taken up.
+    pub(super) progress: Arc<Progress>,
+}
+
+/// Which snapshot each worker has taken up.
+#[derive(Debug)]
+pub(super) struct Progress {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The version, by worker.
+    applied: Box<[AtomicU64]>,
+    serving: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn new(snapshots: watch::Receiver<Arc<Snapshot>>, workers: usize) -> Self {
+        let applied = (0..workers).map(|_| AtomicU64::new(0)).collect();
+        Self { snapshots, applied, serving: AtomicBool::new(false) }
+    }
+
+    fn applied(&self, worker: usize, version: u64) {
+        if let Some(applied) = self.applied.get(worker) {
+            applied.store(version, Ordering::Release);
+        }
+    }
+
+    /// Whether every worker had once taken up what was then the configuration.
+    pub(super) fn is_serving(&self) -> bool {
+        if self.serving.load(Ordering::Acquire) {
+            return true;
+        }
+        let version = self.snapshots.borrow().version;
+        let serving = self.applied.iter().all(|a| a.load(Ordering::Acquire) >= version);
+        if serving {
+            self.serving.store(true, Ordering::Release);
+        }
+        serving
+    }
 }
 
 /// Starts a worker's thread. It ends after [`Phase::Stopping`], or when its channels close.
@@ -57,7 +95,8 @@ pub(super) fn spawn(options: WorkerOptions) -> std::io::Result<JoinHandle<()>> {
 }
 
 async fn run(options: WorkerOptions) {
-    let WorkerOptions { index, mut snapshots, mut phase, drain_time, connection_ids } = options;
+    let WorkerOptions { index, mut snapshots, mut phase, drain_time, connection_ids, progress } =
+        options;
     let deadlines = Deadlines::default();
     let clusters = ClusterManager::new(Arc::default());
     tokio::spawn(deadlines.clone().run());
@@ -73,6 +112,7 @@ async fn run(options: WorkerOptions) {
                 // Clusters first: a route must not name one that this worker does not know yet.
                 clusters.apply(Arc::clone(&snapshot.clusters));
                 listeners.apply(&snapshot.listeners, &snapshot.routes);
+                progress.applied(index, snapshot.version);
             }
             changed = phase.changed() => {
                 let now = *phase.borrow_and_update();
