@@ -1,6 +1,5 @@
 //! The `nuncio` binary: options, logging, then the server until a signal ends it.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -31,17 +30,10 @@ fn start_logging(options: &Options) {
 }
 
 fn validate(options: &Options) -> ExitCode {
-    let (text, code) = match bootstrap::load(options) {
-        Ok(_) => ("the configuration is good\n".to_owned(), ExitCode::SUCCESS),
-        Err(errors) => {
-            let lines = errors.iter().map(|error| format!("{error}\n")).collect();
-            (lines, ExitCode::FAILURE)
-        }
-    };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => code,
-        // Whoever asked does not listen any more; the exit code still tells.
-        Err(_) => ExitCode::FAILURE,
+    match bootstrap::validate(options, &mut std::io::stdout()) {
+        Ok(true) => ExitCode::SUCCESS,
+        // Also if whoever asked does not listen any more.
+        Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 
