@@ -1,0 +1,37 @@
+//! Stories of the real binary: configuration, traffic, and what an operator would look at.
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod access_log;
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod clusters;
+#[cfg(test)]
+mod http_faults;
+#[cfg(test)]
+mod http_h1;
+#[cfg(test)]
+mod http_h2;
+#[cfg(test)]
+mod last_good;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod robustness;
+#[cfg(test)]
+mod routes;
+#[cfg(test)]
+mod static_config;
+#[cfg(test)]
+mod xds_delta;
+#[cfg(test)]
+mod xds_file;
+#[cfg(test)]
+mod xds_sotw;
+#[cfg(test)]
+mod xds_start;
+#[cfg(test)]
+mod xds_world;
