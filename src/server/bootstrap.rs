@@ -4,6 +4,8 @@
 //! two values the later. Static resources are taken out of it one by one and go to control like
 //! those of a server; what is left is read here. Every fault is found, not only the first.
 
+mod management;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +14,6 @@ use prost::Message;
 use prost_types::Any;
 use serde_json::{Map, Value};
 
-use super::management::{self, StaticClusters};
 use super::options::Options;
 use crate::config::source::{self, SourceKind};
 use crate::config::{ConfigError, Errors, Fault, OrFault, ResourceId, fields};
@@ -23,6 +24,7 @@ use crate::proto::envoy::config::cluster::v3::Cluster;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::{audit, json, yaml};
 use crate::xds::{GrpcOptions, ResourceType, Source};
+use management::StaticClusters;
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 

@@ -10,7 +10,6 @@
 //! No statics hold state: several servers can run in one process, and dropping one ends its threads.
 
 pub mod bootstrap;
-mod management;
 pub mod options;
 pub mod stats;
 mod worker;
