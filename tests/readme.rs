@@ -2,6 +2,8 @@
 //!
 //! After a change of `proto/`, `cargo test --test readme -- --ignored` writes the table anew.
 
+#![cfg(test)]
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::path::Path;

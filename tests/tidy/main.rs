@@ -3,6 +3,8 @@
 //! The floors of `src/`, and who may see wire types, are the tables in [`floors`]. A rule is
 //! changed there, in the open, with its reason; a file is never exempted in passing.
 
+#![cfg(test)]
+
 mod floors;
 mod source;
 

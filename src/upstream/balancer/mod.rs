@@ -1,6 +1,6 @@
 //! Choosing a host: first a priority, then one of its hosts by the cluster's policy.
 //!
-//! A [`Balancer`] belongs to one worker. It follows the cluster's host set by its pointer, so that an
+//! A `Balancer` belongs to one worker. It follows the cluster's host set by its pointer, so that an
 //! update takes effect at the next choice without anybody being woken.
 
 mod edf;
