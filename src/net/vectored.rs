@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Slices that together are no longer than this are copied into one.
@@ -47,13 +48,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ShortWrites<T> {
         if total > SMALL {
             return Pin::new(&mut self.0).poll_write_vectored(cx, bufs);
         }
-        let mut joined = [0; SMALL];
-        let mut end = 0;
-        for buf in bufs {
-            joined[end..end + buf.len()].copy_from_slice(buf);
-            end += buf.len();
-        }
-        Pin::new(&mut self.0).poll_write(cx, &joined[..end])
+        // Not an array: that would be zeroed first.
+        let mut joined = SmallVec::<[u8; SMALL]>::new();
+        bufs.iter().for_each(|buf| joined.extend_from_slice(buf));
+        Pin::new(&mut self.0).poll_write(cx, &joined)
     }
 
     fn is_write_vectored(&self) -> bool {
