@@ -369,7 +369,8 @@ fn checksum(seconds: u64, payload: &[u8]) -> u64 {
 /// Replaces the file: whoever reads it sees the old or the new one, also after a power cut.
 fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!(".{FILE_NAME}.{}", std::process::id()));
-    let written = File::create(&temporary)
+    let written = fs::create_dir_all(dir)
+        .and_then(|()| File::create(&temporary))
         .and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
@@ -426,12 +427,13 @@ mod tests {
 
     #[test]
     fn the_file_is_replaced_and_leaves_nothing_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        write(dir.path(), &path, b"one").unwrap();
-        write(dir.path(), &path, b"two").unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("made").join("when needed");
+        let path = dir.join(FILE_NAME);
+        write(&dir, &path, b"one").unwrap();
+        write(&dir, &path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(write(&dir.path().join("gone"), &path, b"x").is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        assert!(write(&path.join("under a file"), &path, b"x").is_err());
     }
 }
