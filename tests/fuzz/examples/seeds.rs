@@ -1,4 +1,4 @@
-//! Writes the corpora to begin with: `cargo run --bin seeds -- FILE..` with files of resources
+//! Writes the corpora to begin with: `cargo run --example seeds -- FILE..` with files of resources
 //! (`listeners: clusters: routes: endpoints:`) and bootstraps, in YAML or JSON.
 
 use std::error::Error;

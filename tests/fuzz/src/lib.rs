@@ -3,7 +3,7 @@
 //! ```text
 //! cargo install cargo-fuzz
 //! cd tests/fuzz
-//! cargo run --bin seeds -- ../../examples/*.yaml ../../examples/resources/*.yaml
+//! cargo run --example seeds -- ../../examples/*.yaml ../../examples/resources/*.yaml
 //! cargo +nightly fuzz run --fuzz-dir . compile_listener -- -max_total_time=600
 //! ```
 
