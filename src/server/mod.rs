@@ -140,7 +140,8 @@ impl Builder {
         stats.concurrency.set(i64::try_from(workers).unwrap_or(i64::MAX));
         let (phase, _) = watch::channel(Phase::Serving);
         let progress = Arc::new(Progress::new(control.snapshots(), workers));
-        let start = WorkerStart { drain_time, control: &control, phase: &phase, progress: &progress };
+        let start =
+            WorkerStart { drain_time, control: &control, phase: &phase, progress: &progress };
         let workers = start.workers(workers)?;
         let (quit, quit_asked) = watch::channel(false);
         let admin = match bootstrap.admin {

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use crate::harness::resources::{
     assignment, bootstrap, hcm, listener_of, route, static_cluster, table, to, typed, with,
 };
-use crate::harness::{Ending, Http1, Origin, Proxy, Script, eventually, get};
+use crate::harness::{Ending, Http1, Origin, Proxy, Script, eventually, get, pace};
 use crate::http_h1::in_front_of;
 
 /// Routes behind an access log of status, flags and details.
@@ -246,7 +246,7 @@ async fn a_hundred_megabytes_pass_in_little_memory() {
     // Nobody reads: the origin is held back instead of the proxy filling up.
     let mut last = 0;
     let held = eventually("the origin is held back", async || {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        pace(std::time::Duration::from_millis(50)).await;
         let now = origin.sent();
         let settled = now == last;
         last = now;

@@ -13,7 +13,7 @@ use crate::harness::resources::{
     static_cluster, table, to, with,
 };
 use crate::harness::{
-    Http1, Http2, Kind, Origin, Plane, Proxy, ProxyBuilder, Script, eventually, get,
+    Http1, Http2, Kind, Origin, Plane, Proxy, ProxyBuilder, Script, eventually, get, pace,
 };
 
 /// A port that was free a moment ago.
@@ -229,7 +229,7 @@ async fn keep_asking(address: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<A
                 fresh = true;
             }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pace(Duration::from_millis(20)).await;
     }
 }
 
@@ -275,7 +275,7 @@ async fn nothing_is_lost_while_everything_changes(variant: fn(SocketAddr) -> Val
             plane.restart().await;
             proxy.until_stat("control_plane.connected_state", 1).await;
         }
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        pace(Duration::from_millis(30)).await;
     }
     plane.until_settled().await;
     eventually("the last listener is in service", async || {

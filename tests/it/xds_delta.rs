@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::resources::{
     assignment, eds_cluster, rds_listener, route, static_cluster, table, to, with,
 };
-use crate::harness::{Kind, Management, Origin, ack_of, delta, get, nack_of};
+use crate::harness::{Kind, Management, Origin, ack_of, delta, get, nack_of, pace};
 use crate::xds_world::World;
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn resources_live_as_long_as_they_are_told() {
     ack_of(&mut world.stream, Kind::Endpoints, "2").await;
     let before = world.proxy.stat("cluster.one.update_success").await;
     for beat in 0..4 {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        pace(std::time::Duration::from_millis(300)).await;
         let mut heartbeat = response.clone();
         heartbeat.resources[0].resource = None;
         heartbeat.nonce = format!("Endpoints-beat-{beat}");

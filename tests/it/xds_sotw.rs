@@ -8,7 +8,7 @@ use crate::harness::resources::{
     any, assignment, eds_cluster, hcm, listener_at, rds, rds_listener, route, static_cluster,
     table, to, with,
 };
-use crate::harness::{Kind, Management, Origin, ack_of, get, nack_of, sotw};
+use crate::harness::{Kind, Management, Origin, ack_of, get, nack_of, pace, sotw};
 use crate::xds_world::World;
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn wrapped_resources_live_as_long_as_they_are_told() {
     ack_of(&mut world.stream, Kind::Endpoints, "2").await;
     // Heartbeats keep it: in all longer than it would have lived.
     for beat in 0..4 {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        pace(std::time::Duration::from_millis(300)).await;
         let version = format!("beat-{beat}");
         world
             .stream

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::resources::any;
 use super::scripted::Kind;
-use super::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually, pace};
 
 /// A server that keeps its resources over its own deaths.
 pub(crate) struct Plane {
@@ -91,7 +91,7 @@ impl Plane {
             }
             let shown = serde_json::to_string_pretty(&status).unwrap();
             assert!(Instant::now() < end, "not everything was acknowledged: {shown}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pace(Duration::from_millis(5)).await;
         }
     }
 }

@@ -18,4 +18,4 @@ pub(crate) use process::run;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use scripted::{Kind, Management, ack_of, delta, nack_of, sotw};
 pub(crate) use upstream::Origin;
-pub(crate) use wait::eventually;
+pub(crate) use wait::{eventually, pace};

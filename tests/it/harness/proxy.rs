@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::client::{Answer, Http1};
 use super::process::Process;
-use super::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually, pace};
 
 /// How a proxy is started.
 pub(crate) struct ProxyBuilder {
@@ -173,7 +173,7 @@ impl Proxy {
                 return value;
             }
             assert!(Instant::now() < end, "{name} never was {what}; last seen: {seen:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pace(Duration::from_millis(5)).await;
         }
     }
 

@@ -28,3 +28,9 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
         Err(_) => panic!("never happened: {what}"),
     }
 }
+
+/// Lets real time pass where time is what a test is about: heartbeats that must outlive a TTL, the
+/// rate of a client. What has an effect to look for is waited for with [`eventually`].
+pub(crate) async fn pace(time: Duration) {
+    tokio::time::sleep(time).await;
+}
