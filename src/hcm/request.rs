@@ -53,6 +53,12 @@ pub(super) fn begin(
         return Err(Box::new(reply.into_response(stream)));
     }
     if let Some(table) = hcm.table.load_full() {
+        if config.use_remote_address {
+            // The client is outside: these headers are for our own side to set.
+            for name in table.internal_only_headers() {
+                head.headers.remove(name);
+            }
+        }
         if let Some(route) = table.find(&head, rand::random) {
             stream.route_name = route.name().cloned();
             stream.route = Some(route as _);

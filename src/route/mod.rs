@@ -85,7 +85,6 @@ pub struct RouteTable {
     hosts: Box<[HostRoutes]>,
     ignore_port: bool,
     internal_only_headers: Box<[HeaderName]>,
-    validate_clusters: Option<bool>,
     cluster_names: Box<[Arc<str>]>,
 }
 
@@ -167,12 +166,6 @@ impl RouteTable {
     /// are not known.
     pub fn cluster_names(&self) -> &[Arc<str>] {
         &self.cluster_names
-    }
-
-    /// Whether the table is to be refused when [`Self::cluster_names`] has one that does not exist.
-    /// Unset, that is so for a table that a listener holds itself.
-    pub fn validate_clusters(&self) -> Option<bool> {
-        self.validate_clusters
     }
 }
 

@@ -115,7 +115,6 @@ impl RouteTable {
             response_headers_to_add,
             response_headers_to_remove,
             request_headers_to_add,
-            validate_clusters,
             request_headers_to_remove,
             most_specific_header_mutations_wins,
             max_direct_response_body_size_bytes,
@@ -168,7 +167,6 @@ impl RouteTable {
             hosts: hosts.into(),
             ignore_port: ignore_port_in_host_matching,
             internal_only_headers,
-            validate_clusters,
             cluster_names,
         })
     }
