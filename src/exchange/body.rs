@@ -31,6 +31,9 @@ pub enum BodyError {
     /// Nothing moved for too long.
     #[error("the body stalled")]
     Timeout,
+    /// It was not whole in time, though it moved.
+    #[error("the body took too long")]
+    Late,
     /// It grew over a limit.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {

@@ -13,7 +13,7 @@ use super::registry::{OverrideRegistration, Registration};
 use super::{Filter, FilterFactory, Stage, WorkerContext, route_config};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::{
-    Body, HttpService, LocalReply, Request, Response, ResponseFlag, StreamReset,
+    Body, BodyError, HttpService, LocalReply, Request, Response, ResponseFlag, StreamReset,
 };
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::buffer::v3 as proto;
@@ -99,7 +99,14 @@ impl Filter for Buffer {
                 next.send(Request { head, body, stream }).await
             }
             Ok(Collected::TooLarge) => Ok(LocalReply::payload_too_large().into_response(stream)),
-            Err(_) => {
+            Err(BodyError::Timeout) => {
+                Ok(LocalReply::stream_idle_timeout(false).into_response(stream))
+            }
+            Err(BodyError::Late) => Ok(LocalReply::request_timeout().into_response(stream)),
+            Err(BodyError::TooLarge { .. }) => {
+                Ok(LocalReply::payload_too_large().into_response(stream))
+            }
+            Err(BodyError::Connection(_)) => {
                 // The client left or broke the protocol: nobody is there to be answered.
                 stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
                 stream.details = "downstream_remote_disconnect";
@@ -114,7 +121,7 @@ enum Collected {
     TooLarge,
 }
 
-async fn collect(mut body: Body, limit: usize) -> Result<Collected, crate::exchange::BodyError> {
+async fn collect(mut body: Body, limit: usize) -> Result<Collected, BodyError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut trailers = None;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::HcmConfig;
 use super::connection::ConnectionHandle;
+use super::stats::HttpStats;
 use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::headers::{
     X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop,
@@ -268,6 +269,7 @@ fn track(body: Body, stream: &mut StreamInfo, config: &HcmConfig, deadlines: &De
         idle_timeout: config.timeouts.stream_idle,
         idle: None,
         deadlines: deadlines.clone(),
+        stats: Arc::clone(&config.stats),
     })
 }
 
@@ -280,19 +282,25 @@ struct RequestBody {
     /// When the next piece must be here; set while it is waited for.
     idle: Option<Deadline>,
     deadlines: Deadlines,
+    stats: Arc<HttpStats>,
 }
 
 impl RequestBody {
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         if let (None, Some(timeout)) = (&self.idle, self.idle_timeout) {
             self.idle = Some(self.deadlines.at(Instant::now() + timeout));
         }
-        for deadline in [&mut self.whole, &mut self.idle].into_iter().flatten() {
-            if Pin::new(deadline).poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
+        let mut has_passed = |deadline: &mut Option<Deadline>| {
+            deadline.as_mut().is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready())
+        };
+        if has_passed(&mut self.whole) {
+            self.stats.downstream_rq_timeout.inc();
+            return Poll::Ready(BodyError::Late);
         }
-        Poll::Pending
+        match has_passed(&mut self.idle) {
+            true => Poll::Ready(BodyError::Timeout),
+            false => Poll::Pending,
+        }
     }
 }
 
@@ -307,7 +315,7 @@ impl http_body::Body for RequestBody {
         let this = self.get_mut();
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending => return this.poll_timers(cx).map(|()| Some(Err(BodyError::Timeout))),
+            Poll::Pending => return this.poll_timers(cx).map(|error| Some(Err(error))),
         };
         this.idle = None;
         if let Some(Ok(frame)) = &frame

@@ -44,6 +44,9 @@ pub enum RequestBodyError {
     /// Nothing came for too long.
     #[error("the client stalled")]
     Timeout,
+    /// The rest did not come in time.
+    #[error("the client took too long")]
+    Late,
     /// It grew over a limit.
     #[error("it is too large")]
     TooLarge,
@@ -63,6 +66,7 @@ impl UpstreamError {
                 LocalReply::bad_request("downstream_remote_disconnect")
             }
             Self::RequestBody(RequestBodyError::Timeout) => LocalReply::stream_idle_timeout(false),
+            Self::RequestBody(RequestBodyError::Late) => LocalReply::request_timeout(),
             Self::RequestBody(RequestBodyError::TooLarge) => LocalReply::payload_too_large(),
         }
     }
@@ -82,7 +86,9 @@ impl UpstreamError {
             | Self::RemoteReset => StatusCode::SERVICE_UNAVAILABLE,
             Self::Protocol => StatusCode::BAD_GATEWAY,
             Self::RequestBody(RequestBodyError::Connection) => StatusCode::BAD_REQUEST,
-            Self::RequestBody(RequestBodyError::Timeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestBody(RequestBodyError::Timeout | RequestBodyError::Late) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Self::RequestBody(RequestBodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
         }
     }
@@ -95,6 +101,7 @@ impl UpstreamError {
                 return Self::RequestBody(match body {
                     BodyError::Connection(_) => RequestBodyError::Connection,
                     BodyError::Timeout => RequestBodyError::Timeout,
+                    BodyError::Late => RequestBodyError::Late,
                     BodyError::TooLarge { .. } => RequestBodyError::TooLarge,
                 });
             }
