@@ -158,7 +158,6 @@ impl TrackedBody {
         }
         self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
         self.stream.details = "stream_idle_timeout";
-        self.in_flight.handle.hcm.config.stats.downstream_rq_idle_timeout.inc();
         Poll::Ready(())
     }
 }

@@ -71,6 +71,9 @@ impl OnStreamEnd for Hcm {
         stats.downstream_rq_active.dec();
         let ended = stream.ended.unwrap_or_else(Instant::now);
         stats.downstream_rq_time.record(ended.saturating_duration_since(stream.start));
+        if stream.flags.has(ResponseFlag::StreamIdleTimeout) {
+            stats.downstream_rq_idle_timeout.inc();
+        }
         if !stream.complete && stream.flags.has(ResponseFlag::DownstreamConnectionTermination) {
             stats.downstream_rq_rx_reset.inc();
         }
