@@ -224,7 +224,9 @@ async fn a_slow_body_is_not_cut_before_its_time_and_is_408_after() {
 
     origin.script(Script::default());
     client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\n\r\nha").await;
-    assert_eq!(client.answer().await.status, 408);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (408, "request timeout"));
+    assert_eq!(proxy.stat("http.in.downstream_rq_timeout").await, 1);
     proxy.until_stat("http.in.downstream_rq_active", 0).await;
     proxy.until_stat("cluster.one.upstream_rq_active", 0).await;
     assert_eq!(get(address, "/").await.status, 200);

@@ -207,6 +207,8 @@ async fn http_1_0_is_refused_unless_accepted() {
 #[tokio::test]
 async fn a_connection_ends_when_either_side_asks() {
     let origin = Origin::http1("one").await;
+    // What the origin says about its own connection stays between it and us.
+    origin.script(Script::default().header("connection", "close"));
     let proxy = in_front_of(&origin).await;
     let address = proxy.listener("in").await;
     let mut client = Http1::connect(address).await;
@@ -214,8 +216,6 @@ async fn a_connection_ends_when_either_side_asks() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.header("connection")), (200, "close"));
     client.closed().await;
-    // What the origin says about its own connection stays between it and us.
-    origin.script(Script::default().header("connection", "close"));
     let mut client = Http1::connect(address).await;
     for _ in 0..2 {
         let answer = client.get("/").await;

@@ -16,6 +16,8 @@ mod http_h1;
 #[cfg(test)]
 mod http_h2;
 #[cfg(test)]
+mod http_limits;
+#[cfg(test)]
 mod last_good;
 #[cfg(test)]
 mod lifecycle;
@@ -27,6 +29,8 @@ mod routes;
 mod static_config;
 #[cfg(test)]
 mod xds_delta;
+#[cfg(test)]
+mod xds_edges;
 #[cfg(test)]
 mod xds_file;
 #[cfg(test)]

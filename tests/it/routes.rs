@@ -277,6 +277,35 @@ async fn a_buffered_request_leaves_whole_and_with_its_length() {
 }
 
 #[tokio::test]
+async fn a_buffered_request_that_is_late_or_breaks_off_never_leaves() {
+    let (origins, clusters) = abc().await;
+    let routes = json!({ "route_config": table("local", &[to("a")]) });
+    let limits = |timeout: &str| {
+        let mut options = json!({ "http_filters": [buffer(100), router()] });
+        options[timeout] = json!("0.2s");
+        listener_of(timeout, with(hcm(routes.clone(), options), json!({ "stat_prefix": timeout })))
+    };
+    let listeners = [limits("request_timeout"), limits("stream_idle_timeout")];
+    let proxy = Proxy::with(bootstrap(&listeners, &clusters)).await;
+    let half = "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nhalf";
+    for (name, stat, text) in [
+        ("request_timeout", "downstream_rq_timeout", "request timeout"),
+        ("stream_idle_timeout", "downstream_rq_idle_timeout", "stream timeout"),
+    ] {
+        let mut client = Http1::connect(proxy.listener(name).await).await;
+        client.send(half).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().as_str()), (408, text), "{name}");
+        proxy.until_stat(&format!("http.{name}.{stat}"), 1).await;
+    }
+    let mut client = Http1::connect(proxy.listener("stream_idle_timeout").await).await;
+    client.send(half).await;
+    drop(client);
+    proxy.until_stat("http.stream_idle_timeout.downstream_rq_rx_reset", 1).await;
+    assert_eq!(origins[0].requests(), 0);
+}
+
+#[tokio::test]
 async fn routes_configure_and_disable_filters() {
     let (_origins, clusters) = abc().await;
     let per_route = |path: &str, key: &str, config: Value| {

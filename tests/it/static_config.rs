@@ -247,7 +247,7 @@ async fn two_listeners_on_one_address_are_refused() {
 async fn names_that_must_be_unique_are() {
     let direct = json!({ "match": { "prefix": "/" }, "direct_response": { "status": 204 } });
     let twice = bootstrap(
-        &[listener("in", &[direct.clone()]), listener("in", &[direct])],
+        &[listener("in", std::slice::from_ref(&direct)), listener("in", &[direct])],
         &[static_cluster("one", &[]), static_cluster("one", &[])],
     );
     let said = validate(&twice.to_string()).await;

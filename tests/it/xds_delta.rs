@@ -38,8 +38,14 @@ async fn good_siblings_live_and_bad_ones_are_named() {
     let (nack, text) = nack_of(&mut world.stream, Kind::Cluster, "2").await;
     assert!(text.contains("Cluster \"bad\": lb_policy") && !text.contains("good"), "{text}");
     assert!(nack.resource_names_subscribe.is_empty());
-    world.push(Kind::Routes, "2", &[table("table", &[to("good")])], &[]).await;
-    world.until_answers("/", "one").await;
+    let routes = [route("/good", json!({ "cluster": "good" })), to("one")];
+    world.push(Kind::Routes, "2", &[table("table", &routes)], &[]).await;
+    world.until_answers("/good", "one").await;
+    crate::harness::eventually("the good cluster is asked", async || {
+        get(world.address, "/good").await;
+        world.proxy.find_stat("cluster.good.upstream_rq_total").await.filter(|n| *n >= 1)
+    })
+    .await;
     assert!(world.proxy.stat("cluster.good.upstream_rq_total").await >= 1);
 
     // A new stream says what is here; what was refused is not, or it would never come again.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client::{Answer, Http1};
@@ -132,6 +133,15 @@ impl Proxy {
     /// The bound address of a listener, once it has one.
     pub(crate) async fn listener(&self, name: &str) -> SocketAddr {
         eventually("the listener is bound", || self.find_listener(name)).await
+    }
+
+    /// The same of a listener that came just now: the workers may not listen yet.
+    pub(crate) async fn new_listener(&self, name: &str) -> SocketAddr {
+        eventually("the listener takes connections", async || {
+            let address = self.find_listener(name).await?;
+            TcpStream::connect(address).await.ok().map(|_connection| address)
+        })
+        .await
     }
 
     pub(crate) async fn find_listener(&self, name: &str) -> Option<SocketAddr> {
