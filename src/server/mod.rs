@@ -56,9 +56,6 @@ pub enum Error {
     /// Faults of static resources, such as a port that is taken.
     #[error("{}", .0.join("\n"))]
     Static(Vec<String>),
-    /// The metrics could not be set up.
-    #[error("setting up metrics: {0}")]
-    Metrics(String),
     /// The system refused.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] std::io::Error),
@@ -115,7 +112,7 @@ impl Builder {
         let Self { bootstrap, workers, drain_time, snapshot_dir, admin_address_path } = self;
         let telemetry = Telemetry::default();
         let sinks = Sinks::new(workers, &telemetry);
-        let otel = Otel::new(&telemetry).map_err(|e| Error::Metrics(e.to_string()))?;
+        let otel = Otel::new(&telemetry);
         let (xds, events) = Xds::start(bootstrap.node.clone(), XDS_EVENTS, control::files::decode);
         for (source, options) in &bootstrap.servers {
             xds.add_grpc(source.clone(), options.clone());

@@ -22,6 +22,7 @@ use std::time::SystemTime;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
+use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use thiserror::Error;
 
@@ -50,8 +51,14 @@ impl ConfigStats {
 /// 2,000 would fold the rest into one.
 const MOST_ATTRIBUTE_SETS: usize = 1_000_000;
 
-/// The instruments and the way to read them.
+/// The instruments and the way to read them. They are made when they are first read, since the kit
+/// sets 16 MB aside for them, and a process that is watched another way should not pay for that.
 pub struct Otel {
+    telemetry: Telemetry,
+    pipeline: Mutex<Option<Pipeline>>,
+}
+
+struct Pipeline {
     registry: Registry,
     /// The instruments live as long as it does.
     _provider: SdkMeterProvider,
@@ -70,11 +77,29 @@ pub enum Error {
 }
 
 impl Otel {
-    /// Makes the instruments over the cells of `telemetry`.
+    /// Instruments over the cells of `telemetry`.
+    pub fn new(telemetry: &Telemetry) -> Self {
+        Self { telemetry: telemetry.clone(), pipeline: Mutex::new(None) }
+    }
+
+    /// Reads every instrument: the body of `GET /metrics`, of type `text/plain; version=0.0.4`.
+    /// Costs a visit of every group of cells for each instrument.
     ///
     /// # Errors
-    /// [`Error::Exporter`] if the exporter refuses; nothing of ours can cause that.
-    pub fn new(telemetry: &Telemetry) -> Result<Self, Error> {
+    /// [`Error::Exporter`] if the exporter cannot be set up, [`Error::Encoding`] if the encoder
+    /// refuses a name; nothing of ours can cause either.
+    pub fn render(&self) -> Result<String, Error> {
+        let mut pipeline = self.pipeline.lock();
+        if pipeline.is_none() {
+            *pipeline = Some(Pipeline::new(&self.telemetry)?);
+        }
+        let families = pipeline.as_ref().map(|p| p.registry.gather()).unwrap_or_default();
+        Ok(TextEncoder::new().encode_to_string(&families)?)
+    }
+}
+
+impl Pipeline {
+    fn new(telemetry: &Telemetry) -> Result<Self, Error> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
@@ -91,15 +116,6 @@ impl Otel {
         upstream_instruments(&meter, telemetry);
         config_instruments(&meter, telemetry);
         Ok(Self { registry, _provider: provider })
-    }
-
-    /// Reads every instrument: the body of `GET /metrics`, of type `text/plain; version=0.0.4`.
-    /// Costs a visit of every group of cells for each instrument.
-    ///
-    /// # Errors
-    /// [`Error::Encoding`] if the encoder refuses a name; ours are all valid.
-    pub fn render(&self) -> Result<String, Error> {
-        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 }
 
@@ -287,7 +303,7 @@ mod tests {
     #[test]
     fn instruments_read_the_cells() {
         let telemetry = Telemetry::default();
-        let otel = Otel::new(&telemetry).unwrap();
+        let otel = Otel::new(&telemetry);
         let http = telemetry.group::<TestStats>(Scope::http("main"));
         let config = telemetry.group::<ConfigStats>(ConfigStats::scope());
         config.version.set(7);
@@ -324,7 +340,7 @@ mod tests {
     #[test]
     fn more_clusters_than_the_kits_limit_stay_apart() {
         let telemetry = Telemetry::default();
-        let otel = Otel::new(&telemetry).unwrap();
+        let otel = Otel::new(&telemetry);
         let groups: Vec<_> = (0..2_500)
             .map(|i| telemetry.group::<TestStats>(Scope::cluster(&format!("c{i}"))))
             .collect();
