@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::Instant;
 
 use super::compile::{Codec, Http2Options};
@@ -24,7 +25,7 @@ use super::exchange::ConnectionService;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::{Rewind, ShortWrites};
+use crate::net::{Cork, Corked, Rewind, ShortWrites};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -180,18 +181,22 @@ impl Hcm {
                 None => return,
             },
         };
-        let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
         let stats = &self.config.stats;
         match codec {
             Codec::Http2 => {
                 stats.downstream_cx_http2_total.inc();
                 stats.downstream_cx_http2_active.inc();
-                self.run(http2(&self.config, io, ConnectionService(Arc::new(handle)))).await;
+                let (read, write) = socket.into_split();
+                let (io, cork) = Corked::new(Rewind::new(read, peeked), write);
+                let service = ConnectionService(Arc::new(handle));
+                let (conn, handle) = http2(&self.config, TokioIo::new(io), service);
+                self.run((CorkedHttp2 { conn, cork, ended: None }, handle)).await;
                 stats.downstream_cx_http2_active.dec();
             }
             Codec::Http1 | Codec::Auto => {
                 stats.downstream_cx_http1_total.inc();
                 stats.downstream_cx_http1_active.inc();
+                let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
                 self.run(http1(&self.config, io, ConnectionService(Arc::new(handle)))).await;
                 stats.downstream_cx_http1_active.dec();
             }
@@ -352,9 +357,40 @@ trait Codable: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-type Io = TokioIo<ShortWrites<Rewind<TcpStream>>>;
-type Http1 = http1::Connection<Io, ConnectionService>;
-type Http2 = http2::Connection<Io, ConnectionService, TokioExecutor>;
+type Http1Io = TokioIo<ShortWrites<Rewind<TcpStream>>>;
+type Http1 = http1::Connection<Http1Io, ConnectionService>;
+type Http2Io = TokioIo<Corked<Rewind<OwnedReadHalf>, OwnedWriteHalf>>;
+type Http2 = http2::Connection<Http2Io, ConnectionService, TokioExecutor>;
+
+/// An HTTP/2 connection that sends what its streams wrote once each time it was polled.
+struct CorkedHttp2 {
+    conn: Http2,
+    cork: Cork<OwnedWriteHalf>,
+    /// The connection is over, but for what is still to be sent.
+    ended: Option<hyper::Result<()>>,
+}
+
+impl Future for CorkedHttp2 {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.ended.is_none()
+            && let Poll::Ready(outcome) = Pin::new(&mut this.conn).poll(cx)
+        {
+            this.ended = Some(outcome);
+        }
+        match (this.cork.poll_send(cx), this.ended.take()) {
+            // The peer takes nothing more: there is no connection left to speak of.
+            (Poll::Ready(Err(_)), ended) => Poll::Ready(ended.unwrap_or(Ok(()))),
+            (Poll::Ready(Ok(())), Some(outcome)) => Poll::Ready(outcome),
+            (_, ended) => {
+                this.ended = ended;
+                Poll::Pending
+            }
+        }
+    }
+}
 
 impl Codable for Http1 {
     fn graceful_shutdown(self: Pin<&mut Self>) {
@@ -362,13 +398,17 @@ impl Codable for Http1 {
     }
 }
 
-impl Codable for Http2 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Http2::graceful_shutdown(self);
+impl Codable for CorkedHttp2 {
+    fn graceful_shutdown(mut self: Pin<&mut Self>) {
+        Pin::new(&mut self.conn).graceful_shutdown();
     }
 }
 
-fn http1(config: &HcmConfig, io: Io, service: ConnectionService) -> (Http1, Arc<ConnectionHandle>) {
+fn http1(
+    config: &HcmConfig,
+    io: Http1Io,
+    service: ConnectionService,
+) -> (Http1, Arc<ConnectionHandle>) {
     let handle = Arc::clone(&service.0);
     let mut builder = http1::Builder::new();
     // Bodies are read in pieces of up to this size as well.
@@ -384,7 +424,11 @@ fn http1(config: &HcmConfig, io: Io, service: ConnectionService) -> (Http1, Arc<
     (builder.serve_connection(io, service), handle)
 }
 
-fn http2(config: &HcmConfig, io: Io, service: ConnectionService) -> (Http2, Arc<ConnectionHandle>) {
+fn http2(
+    config: &HcmConfig,
+    io: Http2Io,
+    service: ConnectionService,
+) -> (Http2, Arc<ConnectionHandle>) {
     let handle = Arc::clone(&service.0);
     let Http2Options {
         max_concurrent_streams,

@@ -1,5 +1,6 @@
 //! Sockets: binding listeners and replaying bytes that were peeked at.
 
+pub mod cork;
 pub mod rewind;
 pub mod vectored;
 
@@ -8,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use cork::{Cork, Corked};
 pub use rewind::Rewind;
 pub use vectored::ShortWrites;
 
