@@ -36,8 +36,6 @@ crate::stats! {
         gauge total_listeners_active,
         /// Versions of listeners that wait for their route tables.
         gauge total_listeners_warming,
-        /// Versions of listeners that finish the connections they have; kept by the server.
-        gauge total_listeners_draining,
     }
 }
 
