@@ -18,6 +18,8 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -49,8 +51,9 @@ async fn main() -> ExitCode {
 }
 
 async fn story(once: bool) -> Result<(), Failure> {
-    let red = origin::start("red").await?;
-    let blue = origin::start("blue").await?;
+    let answered = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
+    let red = origin::start("red", &answered[0]).await?;
+    let blue = origin::start("blue", &answered[1]).await?;
     say(&format!("origins           red at {red}, blue at {blue}"))?;
 
     let source = MemorySource::new();
@@ -89,11 +92,14 @@ async fn story(once: bool) -> Result<(), Failure> {
     say("\nThe cluster `web` gets a second endpoint, red with three times the weight of blue.")?;
     source.update([endpoints("web", &[(red, 3), (blue, 1)])?]);
     until(&mut client, "/", "blue").await?;
-    let shares = shares(&mut client, 40).await?;
-    say(&format!("  40 requests: {} to red, {} to blue", shares.0, shares.1))?;
-    // The balancer's turns are shared with the other client, so not to the request.
-    if !(24..=36).contains(&shares.0) {
-        return Err("expected about 30 to red and 10 to blue".into());
+    // The other client takes turns too, so the origins count, not this client alone.
+    let before = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
+    shares(&mut client, 100).await?;
+    let after = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
+    let [to_red, to_blue] = [after[0] - before[0], after[1] - before[1]];
+    say(&format!("  {} requests: {to_red} to red, {to_blue} to blue", to_red + to_blue))?;
+    if !(to_blue * 2..=to_blue * 4).contains(&to_red) {
+        return Err("expected about three to red for each to blue".into());
     }
 
     say("\nRed is taken out.")?;

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,13 +15,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Serves on a free port of 127.0.0.1 until the process ends.
-pub(crate) async fn start(name: &'static str) -> io::Result<SocketAddr> {
+/// Serves on a free port of 127.0.0.1 until the process ends, and counts its answers.
+pub(crate) async fn start(
+    name: &'static str,
+    answered: &Arc<AtomicUsize>,
+) -> io::Result<SocketAddr> {
+    let answered = Arc::clone(answered);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let answer = service_fn(move |request| async move { answer(name, &request) });
+            let answered = Arc::clone(&answered);
+            let answer = service_fn(move |request| {
+                answered.fetch_add(1, Ordering::Relaxed);
+                async move { answer(name, &request) }
+            });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
         }
     });
