@@ -282,7 +282,7 @@ class Story:
 
     def acknowledged(self):
         def check():
-            text = get(self.status, "/")[1]
+            text = get(self.status, "/status")[1]
             if f'"{self.node}"' in text and has_ack(json.loads(text)):
                 return True
             raise Failed(f"it says {text}")
@@ -291,7 +291,7 @@ class Story:
     def refused(self, *words):
         """Waits until the server has said, in its log or status, what it refused."""
         def check():
-            said = self.server.log.read_text(errors="replace") + get(self.status, "/")[1]
+            said = self.server.log.read_text(errors="replace") + get(self.status, "/status")[1]
             missing = [word for word in words if word not in said]
             if missing:
                 raise Failed(f"nothing says {missing}; the log ends:\n{self.server.tail()}")
