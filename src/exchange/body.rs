@@ -28,6 +28,12 @@ pub enum BodyError {
     /// The connection it came on failed, or its sender broke the protocol.
     #[error("the body broke off: {0}")]
     Connection(#[from] hyper::Error),
+    /// The connection it came on ended first.
+    #[error("the connection failed before the body's end: {0}")]
+    Io(#[source] std::io::Error),
+    /// Its sender broke the protocol.
+    #[error("the body is malformed: {0}")]
+    Malformed(&'static str),
     /// Nothing moved for too long.
     #[error("the body stalled")]
     Timeout,

@@ -1,7 +1,6 @@
-//! A response's body that gives its connection back when it ends, and not before.
+//! The body of an HTTP/2 response, which holds its stream's place until it ends.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,37 +8,18 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::HostPool;
-use super::http1::Http1Connection;
 use super::http2::StreamSlot;
 use super::request::ActiveRequest;
 use crate::exchange::{Body, BodyError};
 
-/// What a response holds until its end.
-pub(super) enum Held {
-    /// The whole connection.
-    Http1(Arc<HostPool>, Http1Connection),
-    /// One stream of a connection.
-    Http2(StreamSlot),
-}
-
-impl Held {
-    fn give_back(self, now: Instant) {
-        match self {
-            Self::Http1(pool, connection) => pool.park(connection, now),
-            Self::Http2(slot) => drop(slot),
-        }
-    }
-}
-
 struct UpstreamBody {
     incoming: Incoming,
-    rest: Option<(Held, ActiveRequest)>,
+    rest: Option<(StreamSlot, ActiveRequest)>,
 }
 
 /// The response's body, which owns what the exchange holds.
-pub(super) fn wrap(incoming: Incoming, held: Held, active: ActiveRequest) -> Body {
-    let mut body = UpstreamBody { incoming, rest: Some((held, active)) };
+pub(super) fn wrap(incoming: Incoming, slot: StreamSlot, active: ActiveRequest) -> Body {
+    let mut body = UpstreamBody { incoming, rest: Some((slot, active)) };
     if http_body::Body::is_end_stream(&body.incoming) {
         body.end();
         return Body::Empty;
@@ -49,10 +29,9 @@ pub(super) fn wrap(incoming: Incoming, held: Held, active: ActiveRequest) -> Bod
 
 impl UpstreamBody {
     fn end(&mut self) {
-        if let Some((held, active)) = self.rest.take() {
-            let now = Instant::now();
-            active.finished(now);
-            held.give_back(now);
+        if let Some((slot, active)) = self.rest.take() {
+            active.finished(Instant::now());
+            drop(slot);
         }
     }
 }
@@ -71,9 +50,9 @@ impl http_body::Body for UpstreamBody {
             Some(Ok(_)) if !self.incoming.is_end_stream() => {}
             Some(Ok(_)) | None => self.end(),
             Some(Err(_)) => {
-                if let Some((held, active)) = self.rest.take() {
+                if let Some((slot, active)) = self.rest.take() {
                     active.broke_off();
-                    drop(held);
+                    drop(slot);
                 }
             }
         }

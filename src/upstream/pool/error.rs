@@ -52,6 +52,19 @@ pub enum RequestBodyError {
     TooLarge,
 }
 
+impl From<&BodyError> for RequestBodyError {
+    fn from(error: &BodyError) -> Self {
+        match error {
+            BodyError::Connection(_) | BodyError::Io(_) | BodyError::Malformed(_) => {
+                Self::Connection
+            }
+            BodyError::Timeout => Self::Timeout,
+            BodyError::Late => Self::Late,
+            BodyError::TooLarge { .. } => Self::TooLarge,
+        }
+    }
+}
+
 impl UpstreamError {
     /// The answer to give instead.
     pub fn reply(&self) -> LocalReply {
@@ -98,12 +111,7 @@ impl UpstreamError {
         let mut source = error.source();
         while let Some(cause) = source {
             if let Some(body) = cause.downcast_ref::<BodyError>() {
-                return Self::RequestBody(match body {
-                    BodyError::Connection(_) => RequestBodyError::Connection,
-                    BodyError::Timeout => RequestBodyError::Timeout,
-                    BodyError::Late => RequestBodyError::Late,
-                    BodyError::TooLarge { .. } => RequestBodyError::TooLarge,
-                });
+                return Self::RequestBody(body.into());
             }
             if let Some(h2) = cause.downcast_ref::<h2::Error>() {
                 return match () {

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::body::{self, Held};
+use super::body;
 use super::connect::ConnectionGuard;
 use super::error::SharedFailure;
 use super::request::{PendingRequest, for_http2};
@@ -222,7 +222,7 @@ impl HostPool {
                         break UpstreamError::Protocol;
                     }
                     active.answered(head.status);
-                    return Ok((head, body::wrap(incoming, Held::Http2(slot), active)));
+                    return Ok((head, body::wrap(incoming, slot, active)));
                 }
                 Err(error) => error,
             };
@@ -253,19 +253,23 @@ impl Http2Pool {
         self.state.lock().connections.retain(|c| !Arc::ptr_eq(c, connection));
     }
 
-    /// Gives up connections that carry nothing (`None`: whatever they carry, which goes on).
-    pub(super) fn close_idle(&self, older_than: Option<(Instant, Duration)>) -> u64 {
+    /// Gives up connections that carry nothing (`None`: whatever they carry, which goes on), and
+    /// those that are closed. Returns the number of those that were idle for too long.
+    pub(super) fn close_idle(&self, older_than: Option<(Instant, Option<Duration>)>) -> u64 {
         let mut state = self.state.lock();
-        let before = state.connections.len();
-        match older_than {
-            None => state.connections.clear(),
-            Some((now, age)) => state.connections.retain(|c| {
-                let used = c.use_.lock();
-                let idle_for = now.saturating_duration_since(used.idle_since);
-                !c.sender.is_closed() && (used.streams > 0 || idle_for < age)
-            }),
-        }
-        (before - state.connections.len()) as u64
+        let Some((now, age)) = older_than else {
+            state.connections.clear();
+            return 0;
+        };
+        let mut old = 0;
+        state.connections.retain(|c| {
+            let used = c.use_.lock();
+            let idle_for = now.saturating_duration_since(used.idle_since);
+            let is_old = used.streams == 0 && age.is_some_and(|age| idle_for >= age);
+            old += u64::from(is_old);
+            !is_old && !c.sender.is_closed()
+        });
+        old
     }
 
     #[cfg(test)]

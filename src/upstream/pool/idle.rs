@@ -28,11 +28,10 @@ impl HostPool {
 }
 
 impl Pools {
-    /// Closes what has been idle for too long. Called by the worker's sweeper about once a second.
+    /// Closes what has been idle for too long, and what the upstream closed meanwhile. Called by the worker's sweeper about once a second.
     pub(in crate::upstream) fn sweep(&self, now: Instant) {
-        let Some(timeout) = self.settings.idle_timeout else { return };
+        let limit = Some((now, self.settings.idle_timeout));
         for pool in self.by_address.lock().values() {
-            let limit = Some((now, timeout));
             let closed = pool.http1.close_idle(limit) + pool.http2.close_idle(limit);
             self.stats.upstream_cx_idle_timeout.add(closed);
         }

@@ -5,10 +5,10 @@
 //!                                      -> http2: a stream on a connection, or a new one, or wait
 //! ```
 //!
-//! A connection is driven by a task of its own on the worker's runtime, which also counts it. A
-//! response holds what it needs (connection or stream, circuit breaker permit, gauges) in its body
-//! and gives it back at its end, or drops it when it is dropped: the HTTP/1.1 connection is then
-//! closed, the HTTP/2 stream reset. Locks are held for a few instructions and never across a wait.
+//! An HTTP/1.1 exchange runs in the task of its request; an HTTP/2 connection is driven by a task of
+//! its own. A response holds what it needs (connection or stream, circuit breaker permit, gauges) in
+//! its body and gives it back at its end, or drops it when it is dropped: the HTTP/1.1 connection is
+//! then closed, the HTTP/2 stream reset. Locks are held for a few instructions and never across a wait.
 
 mod body;
 mod connect;

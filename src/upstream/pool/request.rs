@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -17,15 +17,8 @@ use crate::upstream::host::Host;
 use crate::upstream::stats::ClusterStats;
 
 /// Origin form (RFC 9112 section 3.2.1), and the authority in `Host`.
-pub(super) fn for_http1(head: &mut RequestHead, sized: bool) -> Result<(), UpstreamError> {
+pub(super) fn for_http1(head: &mut RequestHead) -> Result<(), UpstreamError> {
     head.version = Version::HTTP_11;
-    // Unless told so, hyper takes these methods to have no body and would drop one of unknown size.
-    if !sized
-        && matches!(head.method, Method::GET | Method::HEAD)
-        && !head.headers.contains_key(CONTENT_LENGTH)
-    {
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     if head.uri.authority().is_none() {
         return Ok(());
     }
@@ -180,7 +173,7 @@ mod tests {
         ];
         for (uri, host, http1, http2) in cases {
             let mut one = head(uri, host);
-            for_http1(&mut one, true).unwrap();
+            for_http1(&mut one).unwrap();
             assert_eq!(one.uri.to_string(), http1, "{uri}");
             assert!(one.headers.contains_key(HOST), "{uri}");
             let mut two = head(uri, host);

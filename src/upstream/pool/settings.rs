@@ -39,7 +39,7 @@ impl Default for ConnectionSettings {
 }
 
 /// Headers in a response unless `max_headers_count` says otherwise.
-pub(super) const DEFAULT_MAX_HEADERS: u32 = 100;
+const DEFAULT_MAX_HEADERS: u32 = 100;
 
 /// The HTTP version spoken to a cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

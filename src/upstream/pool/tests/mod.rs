@@ -1,6 +1,7 @@
 //! Pools against real origins on the loopback.
 
 mod http1;
+mod http1_wire;
 mod http2;
 
 use std::convert::Infallible;

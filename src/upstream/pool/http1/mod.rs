@@ -1,35 +1,41 @@
 //! HTTP/1.1: a connection serves one request at a time; idle ones wait on a stack.
+//!
+//! ```text
+//! encode      a request's head and body, as bytes to be written
+//! decode      bytes as a response's head, and where its body ends
+//! chunked     the chunked coding
+//! connection  both over one socket, in the task of the request
+//! body        the rest of a response; holds the connection and gives it back
+//! upload      the rest of a request, when the response is first
+//! ```
+
+mod body;
+mod chunked;
+mod connection;
+mod decode;
+mod encode;
+mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use http_body::Body as _;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::body::{self, Held};
+use self::body::Response;
+use self::connection::{Connection, Failure, Receiving};
+use self::encode::Sending;
 use super::connect::ConnectionGuard;
 use super::request::{PendingRequest, for_http1};
-use super::settings::DEFAULT_MAX_HEADERS;
 use super::{Attempt, HostPool, UpstreamError};
 use crate::exchange::{Body, RequestHead, ResponseHead};
-use crate::net::ShortWrites;
 use crate::upstream::breaker::Permit;
-
-/// One connection, not in use or held by the request on it.
-pub(super) struct Http1Connection {
-    sender: SendRequest<Body>,
-    opened: Instant,
-    served: u32,
-}
 
 /// An idle connection and since when.
 struct Idle {
-    connection: Http1Connection,
+    connection: Connection,
     since: Instant,
 }
 
@@ -44,27 +50,29 @@ pub(super) struct Http1Pool {
 }
 
 impl Http1Pool {
-    fn pop(&self) -> Option<Http1Connection> {
-        let mut idle = self.idle.lock();
-        while let Some(Idle { connection, .. }) = idle.pop() {
-            if connection.sender.is_ready() {
+    fn pop(&self) -> Option<Connection> {
+        loop {
+            let Idle { connection, .. } = self.idle.lock().pop()?;
+            if connection.is_fresh() {
                 return Some(connection);
             }
         }
-        None
     }
 
-    /// Closes idle connections: all of them, or those that have been idle for too long.
-    pub(super) fn close_idle(&self, older_than: Option<(Instant, Duration)>) -> u64 {
+    /// Closes idle connections: all of them, or those that have been idle for too long, whose number
+    /// it returns, and those that the upstream closed.
+    pub(super) fn close_idle(&self, older_than: Option<(Instant, Option<Duration>)>) -> u64 {
         let mut idle = self.idle.lock();
-        let before = idle.len();
-        match older_than {
-            None => idle.clear(),
-            Some((now, age)) => idle.retain(|i| {
-                now.saturating_duration_since(i.since) < age && !i.connection.sender.is_closed()
-            }),
-        }
-        (before - idle.len()) as u64
+        let Some((now, age)) = older_than else {
+            // The drop of a connection takes no lock of ours.
+            idle.clear();
+            return 0;
+        };
+        let is_old =
+            |i: &Idle| age.is_some_and(|age| now.saturating_duration_since(i.since) >= age);
+        let old = idle.iter().filter(|i| is_old(i)).count();
+        idle.retain(|i| !is_old(i) && i.connection.is_fresh());
+        old as u64
     }
 
     #[cfg(test)]
@@ -75,23 +83,11 @@ impl Http1Pool {
 
 impl HostPool {
     /// Takes back a connection whose response has ended.
-    pub(super) fn park(self: Arc<Self>, mut connection: Http1Connection, now: Instant) {
-        if connection.sender.is_ready() {
-            self.park_ready(connection, now);
-        } else if !connection.sender.is_closed() {
-            // The request's own body is still being sent; hyper says when the connection is free.
-            tokio::spawn(async move {
-                if connection.sender.ready().await.is_ok() {
-                    self.park_ready(connection, Instant::now());
-                }
-            });
-        }
-    }
-
-    fn park_ready(&self, connection: Http1Connection, now: Instant) {
+    fn park(&self, mut connection: Connection, now: Instant) {
         if self.is_retired() || self.is_worn(connection.served, connection.opened, now) {
             return;
         }
+        connection.rest();
         self.http1.idle.lock().push(Idle { connection, since: now });
         self.http1.freed.notify_one();
     }
@@ -99,7 +95,7 @@ impl HostPool {
     async fn checkout(
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
-    ) -> Result<Http1Connection, UpstreamError> {
+    ) -> Result<Connection, UpstreamError> {
         if let Some(connection) = self.http1.pop() {
             return Ok(connection);
         }
@@ -129,28 +125,17 @@ impl HostPool {
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
         permit: Permit,
-    ) -> Result<Http1Connection, UpstreamError> {
+    ) -> Result<Connection, UpstreamError> {
         let stats = &attempt.cluster.stats;
         let guard = ConnectionGuard::begin(self, attempt.host, stats, false, permit);
         let stream = guard.dial(self).await?;
-        let mut builder = http1::Builder::new();
-        // Another limit than hyper's own makes it allocate for each head.
-        if self.settings.max_headers != DEFAULT_MAX_HEADERS {
-            builder.max_headers(self.settings.max_headers as usize);
-        }
-        let handshake = builder.handshake(TokioIo::new(ShortWrites(stream))).await;
-        let (sender, connection) = handshake.map_err(|e| guard.handshake_failed(e))?;
-        tokio::spawn(async move {
-            let _guard = guard;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        Ok(Http1Connection { sender, opened: Instant::now(), served: 0 })
+        Ok(Connection::new(stream, guard))
     }
 
     /// Carries one exchange. A connection that turns out closed before anything was sent on it is
-    /// replaced by another: hyper hands the request back, so nobody can have seen it.
+    /// replaced by another. So is one that was used before and closes without a word, once, if the
+    /// request may be sent twice: it was most likely closed while the request was on its way
+    /// (RFC 9112 section 9.3.1).
     pub(super) async fn send_http1(
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
@@ -158,32 +143,35 @@ impl HostPool {
         mut head: RequestHead,
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
-        for_http1(&mut head, body.size_hint().exact().is_some())?;
-        let mut request = http::Request::from_parts(head, body);
+        for_http1(&mut head)?;
+        let mut sending = Sending::new(&head, body);
         let mut connection = self.checkout(attempt).await?;
         let active = attempt.begin(permit);
-        let failure = loop {
+        let error = loop {
             let reused = connection.served > 0;
             connection.served += 1;
-            let mut error = match connection.sender.try_send_request(request).await {
-                Ok(response) => {
-                    let (head, incoming) = response.into_parts();
-                    active.answered(head.status);
-                    let held = Held::Http1(Arc::clone(self), connection);
-                    return Ok((head, body::wrap(incoming, held, active)));
+            let mut receiving = Receiving::new(&head.method, self.settings.max_headers);
+            let answer =
+                std::future::poll_fn(|cx| connection.poll_answer(cx, &mut sending, &mut receiving));
+            let Failure { error, silent } = match answer.await {
+                Ok(answer) => {
+                    active.answered(answer.parts.status);
+                    let response = Response { pool: self, connection, sending, active };
+                    return Ok(response.split(answer, receiving.input));
                 }
-                Err(error) => error,
+                Err(failure) => failure,
             };
-            request = match error.take_message() {
-                Some(unsent) if reused => unsent,
-                _ => break UpstreamError::of(error.error()),
-            };
+            drop(connection);
+            let may_repeat = sending.is_unsent() || head.method.is_idempotent();
+            if !(reused && silent && may_repeat && sending.rewind()) {
+                break error;
+            }
             connection = match self.checkout(attempt).await {
                 Ok(connection) => connection,
                 Err(error) => break error,
             };
         };
-        active.failed(&failure);
-        Err(failure)
+        active.failed(&error);
+        Err(error)
     }
 }
