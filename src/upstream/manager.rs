@@ -1,6 +1,7 @@
 //! The clusters of one worker.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -201,20 +202,26 @@ impl LocalCluster {
     /// The permit is held until the response's body ends or is dropped. Dropping the future, or the
     /// body before its end, cancels the exchange: the HTTP/1.1 connection is closed, the HTTP/2
     /// stream is reset. There is no time limit but `connect_timeout`; the caller has the rest.
-    pub async fn send(
-        &self,
-        host: &Arc<Host>,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "it would keep its arguments twice, and a head is large"
+    )]
+    pub fn send<'a>(
+        &'a self,
+        host: &'a Arc<Host>,
         permit: Permit,
-        head: RequestHead,
+        mut head: RequestHead,
         body: Body,
-    ) -> Result<(ResponseHead, Body), UpstreamError> {
-        let sent = self.pools.send(&self.cluster, host, permit, (head, body)).await;
-        if let Err(error) = &sent
-            && !error.is_clients()
-        {
-            self.cluster.stats.count_response(error.status());
+    ) -> impl Future<Output = Result<(ResponseHead, Body), UpstreamError>> + Send + 'a {
+        async move {
+            let sent = self.pools.send(&self.cluster, host, permit, (&mut head, body)).await;
+            if let Err(error) = &sent
+                && !error.is_clients()
+            {
+                self.cluster.stats.count_response(error.status());
+            }
+            sent
         }
-        sent
     }
 
     fn follow(&self) {

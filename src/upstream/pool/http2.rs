@@ -206,10 +206,11 @@ impl HostPool {
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
         permit: Permit,
-        mut head: RequestHead,
+        head: &mut RequestHead,
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
-        for_http2(&mut head)?;
+        for_http2(head)?;
+        let head = std::mem::replace(head, http::Request::new(()).into_parts().0);
         let mut request = http::Request::from_parts(head, body);
         let mut slot = self.http2_checkout(attempt).await?;
         let active = attempt.begin(permit);

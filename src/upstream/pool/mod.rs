@@ -22,6 +22,7 @@ mod settings;
 mod tests;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -92,19 +93,25 @@ impl Pools {
     }
 
     /// Carries one exchange with `host`.
-    pub(super) async fn send(
-        &self,
-        cluster: &Cluster,
-        host: &Arc<Host>,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "it would keep its arguments twice, and a head is large"
+    )]
+    pub(super) fn send<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        host: &'a Arc<Host>,
         permit: Permit,
-        (head, body): (RequestHead, Body),
-    ) -> Result<(ResponseHead, Body), UpstreamError> {
-        let attempt = Attempt { cluster, host, priority: permit.priority() };
-        let pool = self.of(host);
-        if self.settings.protocol.is_http2(head.version) {
-            pool.send_http2(&attempt, permit, head, body).await
-        } else {
-            pool.send_http1(&attempt, permit, head, body).await
+        (head, body): (&'a mut RequestHead, Body),
+    ) -> impl Future<Output = Result<(ResponseHead, Body), UpstreamError>> + Send + 'a {
+        async move {
+            let attempt = Attempt { cluster, host, priority: permit.priority() };
+            let pool = self.of(host);
+            if self.settings.protocol.is_http2(head.version) {
+                Box::pin(pool.send_http2(&attempt, permit, head, body)).await
+            } else {
+                pool.send_http1(&attempt, permit, head, body).await
+            }
         }
     }
 

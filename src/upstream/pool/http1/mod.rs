@@ -99,6 +99,14 @@ impl HostPool {
         if let Some(connection) = self.http1.pop() {
             return Ok(connection);
         }
+        // Rare, and large.
+        Box::pin(self.wait_for_connection(attempt)).await
+    }
+
+    async fn wait_for_connection(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+    ) -> Result<Connection, UpstreamError> {
         let stats = &attempt.cluster.stats;
         let pending = PendingRequest::begin(stats, attempt.acquire_pending()?);
         let mut refused = false;
@@ -140,11 +148,11 @@ impl HostPool {
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
         permit: Permit,
-        mut head: RequestHead,
+        head: &mut RequestHead,
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
-        for_http1(&mut head)?;
-        let mut sending = Sending::new(&head, body);
+        for_http1(head)?;
+        let mut sending = Sending::new(head, body);
         let mut connection = self.checkout(attempt).await?;
         let active = attempt.begin(permit);
         let error = loop {

@@ -191,3 +191,14 @@ async fn requests_given_up_at_any_moment_leave_nothing_behind() {
         assert_nothing_in_use(&local);
     }
 }
+
+/// A request's future is allocated and moved for each request.
+#[tokio::test]
+async fn the_future_of_an_exchange_is_small() {
+    let origin = Origin::start(false).await;
+    let (_manager, local) = local(origin.address, json!({}));
+    let permit = local.admit(RoutingPriority::Default).unwrap();
+    let host = local.choose(&LbContext::default()).unwrap();
+    let future = local.send(&host, permit, head("/"), Body::Empty);
+    assert!(size_of_val(&future) <= 1_024, "{} bytes", size_of_val(&future));
+}
