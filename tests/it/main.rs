@@ -28,6 +28,7 @@ mod routes;
 #[cfg(test)]
 mod static_config;
 #[cfg(test)]
+mod xds_connection;
 mod xds_delta;
 #[cfg(test)]
 mod xds_edges;

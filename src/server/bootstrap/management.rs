@@ -1,7 +1,8 @@
 //! From `ApiConfigSource` to the servers of a subscription.
 //!
-//! `envoy_grpc` names a cluster of the bootstrap. Only its addresses are used: the streams of xDS
-//! are not requests, and must work before any cluster does.
+//! `envoy_grpc` names a cluster of the bootstrap. Of that only what makes a connection is used (the
+//! addresses, `connect_timeout`, the pings of HTTP/2): the streams of xDS are not requests, and must
+//! work before any cluster does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +14,23 @@ use tonic::transport::Endpoint;
 
 use crate::config::{Errors, Fault, OrFault, fields, source};
 use crate::control::GrpcResolver;
+use crate::proto::any::unpack;
 use crate::proto::envoy::config::cluster::v3 as cluster;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::endpoint::v3 as endpoint;
+use crate::proto::envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions, http_protocol_options,
+};
 use crate::xds::{BackoffOptions, GrpcOptions, RateLimit, Variant};
 use core::grpc_service::{EnvoyGrpc, GoogleGrpc, TargetSpecifier};
 
-/// The addresses of a static cluster.
+/// The addresses of a static cluster and how to connect to them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Addresses {
     targets: Vec<(Arc<str>, u16)>,
     connect_timeout: Option<Duration>,
+    /// Interval and timeout of pings.
+    keep_alive: Option<(Duration, Duration)>,
     is_discovered: bool,
 }
 
@@ -46,7 +53,34 @@ pub(super) fn addresses(cluster: &cluster::Cluster) -> Addresses {
     }
     let connect_timeout =
         cluster.connect_timeout.as_ref().and_then(|t| fields::positive_duration(t).ok());
-    Addresses { targets, connect_timeout, is_discovered: cluster.eds_cluster_config.is_some() }
+    Addresses {
+        targets,
+        connect_timeout,
+        keep_alive: keep_alive(cluster),
+        is_discovered: cluster.eds_cluster_config.is_some(),
+    }
+}
+
+/// Pings of a connection, from either place where HTTP/2 is configured.
+fn keep_alive(cluster: &cluster::Cluster) -> Option<(Duration, Duration)> {
+    use explicit_http_config::ProtocolConfig::Http2ProtocolOptions;
+    use http_protocol_options::UpstreamProtocolOptions::ExplicitHttpConfig;
+    use http_protocol_options::explicit_http_config;
+    let typed =
+        cluster.typed_extension_protocol_options.values().find_map(|options| {
+            match unpack::<HttpProtocolOptions>(options).ok()?.upstream_protocol_options? {
+                ExplicitHttpConfig(explicit) => match explicit.protocol_config? {
+                    Http2ProtocolOptions(http2) => Some(http2),
+                    _ => None,
+                },
+                _ => None,
+            }
+        });
+    let http2 = typed.as_ref().or(cluster.http2_protocol_options.as_ref())?;
+    let core::KeepaliveSettings { interval, timeout, connection_idle_interval: _ } =
+        http2.connection_keepalive.as_ref()?;
+    let positive = |d: &Option<prost_types::Duration>| fields::positive_duration(d.as_ref()?).ok();
+    positive(interval).zip(positive(timeout))
 }
 
 /// Resolves sources by the static clusters.
@@ -164,6 +198,9 @@ fn add_cluster(
     }
     if let Some(timeout) = addresses.connect_timeout {
         options.connect_timeout = timeout;
+    }
+    if let Some((interval, timeout)) = addresses.keep_alive {
+        (options.keep_alive_interval, options.keep_alive_timeout) = (interval, timeout);
     }
     for (host, port) in &addresses.targets {
         options.endpoints.push(endpoint(host, *port)?);
