@@ -27,6 +27,9 @@ pub(super) struct Delta {
     /// Versions of the resources in service. One that was rejected is not here at its new version,
     /// or no server would send it again.
     versions: BTreeMap<String, String>,
+    /// Names of resources that came for an alias, and the alias that is wanted: everybody here knows
+    /// them by that.
+    aliased: BTreeMap<String, String>,
     version: String,
     lives: Lifetimes,
     stream: Option<OnStream>,
@@ -80,6 +83,11 @@ impl Delta {
                 Err(rejection) => reading.malformed.push(rejection),
             }
         }
+        for name in &mut removed {
+            if let Some(alias) = self.aliased.remove(name) {
+                *name = alias;
+            }
+        }
         // A name that nobody here asked for is no news; under a wildcard every name is.
         removed.retain(|name| self.wants(name) && !twice.contains_key(name));
         removed.sort_unstable();
@@ -113,14 +121,17 @@ impl Delta {
         })
     }
 
-    fn sort(&self, resource: Unwrapped, index: usize, into: &mut Reading) {
-        let Unwrapped { name, version, body, ttl, aliases, wrapped: _ } = resource;
+    fn sort(&mut self, resource: Unwrapped, index: usize, into: &mut Reading) {
+        let Unwrapped { mut name, version, body, ttl, aliases, wrapped: _ } = resource;
         if name.is_empty() {
             into.malformed.push(wrapper::refuse("", index, format_args!("it has no name")));
             return;
         }
-        if !self.wants(&name) && !aliases.iter().any(|a| self.wants(a)) {
-            return;
+        if !self.wants(&name) {
+            let known = self.aliased.get(&name).cloned();
+            let alias = known.or_else(|| aliases.into_iter().find(|a| self.wants(a)));
+            let Some(alias) = alias.filter(|a| self.wants(a)) else { return };
+            self.aliased.insert(mem::replace(&mut name, alias.clone()), alias);
         }
         match body {
             Some(body) => {
@@ -176,6 +187,7 @@ impl Machine for Delta {
             wildcard: false,
             names: BTreeSet::new(),
             versions: BTreeMap::new(),
+            aliased: BTreeMap::new(),
             version: String::new(),
             lives: Lifetimes::default(),
             stream: None,
@@ -216,9 +228,9 @@ impl Machine for Delta {
     }
 
     fn opened(&mut self) {
-        if !self.wildcard {
-            // What came under an alias is asked for anew: its own name is not among those wanted.
-            self.versions.retain(|name, _| self.names.contains(name.as_str()));
+        // What came for an alias is asked for anew: the server knows its version by another name.
+        for alias in mem::take(&mut self.aliased).values() {
+            self.versions.remove(alias);
         }
         self.stream = Some(OnStream { subscribe: self.names.clone(), ..OnStream::default() });
     }

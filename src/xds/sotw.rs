@@ -140,11 +140,15 @@ impl Sotw {
             }
             return;
         };
-        let by_alias = || aliases.iter().any(|a| self.names.contains(a.as_str()));
-        let wanted = self.wildcard || name.is_empty() || self.names.contains(name.as_str());
-        if !self.ty.wildcard() && !wanted && !by_alias() {
-            return;
-        }
+        let is_wanted = |name: &str| self.wildcard || self.names.contains(name);
+        let name = match name {
+            name if self.ty.wildcard() || name.is_empty() || is_wanted(&name) => name,
+            // Everybody here knows it by the name that is wanted.
+            _ => match aliases.into_iter().find(|alias| is_wanted(alias)) {
+                Some(alias) => alias,
+                None => return,
+            },
+        };
         if !name.is_empty() {
             into.named.push(Named { name: name.clone(), version: own.clone(), ttl });
         }

@@ -182,8 +182,22 @@ fn a_resource_nobody_wants_is_ignored_but_answered() {
     delta.receive(response("n1", vec![resource("ghost", "1"), canonical]));
     let offer = decide(&mut delta, &[]);
     assert_eq!(offer.resources.len(), 1);
-    assert_eq!(offer.resources[0].name.as_deref(), Some("canonical"));
+    assert_eq!(offer.resources[0].name.as_deref(), Some("alias"));
     assert_eq!(sent(&mut delta).unwrap(), "+ - = n1");
+    assert_eq!(reopen(&mut delta).unwrap(), "+a,alias - = ", "it is asked for anew");
+}
+
+#[test]
+fn what_came_for_an_alias_goes_by_its_own_name() {
+    let mut delta = open(&["alias"]);
+    sent(&mut delta);
+    let mut canonical = resource("canonical", "1");
+    canonical.aliases = vec!["alias".into()];
+    delta.receive(response("n1", vec![canonical]));
+    decide(&mut delta, &[]);
+    sent(&mut delta);
+    delta.receive(removal("n2", &["canonical"]));
+    assert_eq!(decide(&mut delta, &[]).removed, ["alias"]);
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn wrapped_resources_have_a_name_and_unwanted_ones_are_dropped_but_acked() {
     ));
     let offer = accept(&mut eds);
     let names: Vec<_> = offer.resources.iter().map(|r| r.name.as_deref()).collect();
-    assert_eq!(names, [Some("a"), Some("canonical"), None]);
+    assert_eq!(names, [Some("a"), Some("alias"), None]);
     assert_eq!(offer.resources[0].version, "7");
     assert_eq!(offer.resources[2].version, "1");
     assert_eq!(sent(&mut eds).unwrap(), "a,alias 1 n1");
