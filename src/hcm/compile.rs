@@ -49,6 +49,11 @@ pub struct HcmConfig {
     pub skip_xff_append: bool,
     /// Appended to `Via`.
     pub via: Option<HeaderValue>,
+    /// The upstream is asked whether it wants the body of a request that expects to be told. Otherwise
+    /// the client is told so by us.
+    ///
+    /// Differs: of the interim responses of upstreams 100 alone is passed on.
+    pub proxy_100_continue: bool,
     /// Give every request an id.
     pub generate_request_id: bool,
     /// Keep an id that came from outside.
@@ -171,6 +176,7 @@ pub fn compile(
         xff_num_trusted_hops,
         skip_xff_append,
         via,
+        proxy_100_continue,
         generate_request_id,
         preserve_external_request_id,
         always_set_request_id_in_response,
@@ -231,6 +237,7 @@ pub fn compile(
         xff_num_trusted_hops,
         skip_xff_append,
         via: via.flatten(),
+        proxy_100_continue,
         generate_request_id: generate_request_id.unwrap_or(true),
         preserve_external_request_id,
         always_set_request_id_in_response,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{EXPECT, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::{Body as _, Frame, SizeHint};
@@ -93,6 +93,10 @@ fn make_sane(
     if seen.hop_by_hop {
         strip_hop_by_hop(&mut head.headers);
     }
+    if seen.expect && !config.proxy_100_continue {
+        // Whoever reads the body makes the codec tell the client to go on.
+        head.headers.remove(EXPECT);
+    }
     forwarded(&mut head.headers, &seen, config, downstream);
     if config.generate_request_id
         && (!seen.request_id || config.use_remote_address && !config.preserve_external_request_id)
@@ -129,6 +133,7 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
 #[derive(Default)]
 struct Seen {
     hop_by_hop: bool,
+    expect: bool,
     envoy: bool,
     request_id: bool,
     forwarded_proto: bool,
@@ -145,6 +150,7 @@ impl Seen {
                 seen.forwarded_proto |= text == X_FORWARDED_PROTO.as_str();
             } else {
                 seen.hop_by_hop |= is_hop_by_hop(name);
+                seen.expect |= *name == EXPECT;
             }
         }
         seen

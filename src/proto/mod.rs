@@ -32,7 +32,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/proto.rs"));
 }
 
-pub use generated::{envoy, google, udpa, xds};
+pub use generated::{envoy, google, nuncio, udpa, xds};
 
 /// Descriptors of every message in `proto/`, refused fields included. Decoded on first use.
 pub fn descriptors() -> &'static DescriptorPool {

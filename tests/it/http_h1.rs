@@ -129,6 +129,29 @@ async fn a_client_that_expects_100_is_told_to_continue() {
     client.send("body").await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text()), (200, "body".to_owned()));
+    assert!(!origin.last().headers.contains_key("expect"), "that was between the two of us");
+}
+
+#[tokio::test]
+async fn the_origin_may_be_asked_whether_it_wants_the_body() {
+    let origin = Origin::http1("one").await;
+    let cluster = static_cluster("one", &[origin.address]);
+    let fields = json!({ "proxy_100_continue": true });
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let listener = listener_of("in", hcm(routes, fields));
+    let proxy = Proxy::with(bootstrap(&[listener], &[cluster])).await;
+    let head = "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n";
+    let mut client = Http1::connect(proxy.listener("in").await).await;
+    client.send(head).await;
+    assert_eq!(client.head().await.unwrap().0, 100);
+    client.send("body").await;
+    assert_eq!(client.answer().await.text(), "one");
+    assert_eq!(origin.last().headers["expect"], "100-continue");
+
+    // Without having read the body: the client is not told to send it.
+    origin.script(Script { early: true, ..Script::status(413) });
+    client.send(head).await;
+    assert_eq!(client.head().await.unwrap().0, 413);
 }
 
 #[tokio::test]

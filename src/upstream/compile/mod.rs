@@ -1,5 +1,6 @@
 //! `config.cluster.v3.Cluster` to [`Cluster`].
 
+mod connection;
 mod endpoints;
 mod lb;
 mod protocol;
@@ -53,6 +54,8 @@ impl Cluster {
             connect_timeout,
             lb_policy,
             max_requests_per_connection,
+            upstream_connection_options,
+            preconnect_policy,
             circuit_breakers,
             http_protocol_options,
             http2_protocol_options,
@@ -74,6 +77,8 @@ impl Cluster {
         let connection = errors.take(protocol::compile(protocol::Fields {
             connect_timeout,
             max_requests_per_connection,
+            upstream_connection_options,
+            preconnect_policy,
             common: common_http_protocol_options,
             http1: http_protocol_options,
             http2: http2_protocol_options,

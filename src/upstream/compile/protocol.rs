@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use prost_types::Any;
 
+use super::connection;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any;
+use crate::proto::envoy::config::cluster::v3 as cluster;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::extensions::upstreams::http::v3 as upstreams;
 use crate::upstream::pool::{ConnectionSettings, Http2Settings, Keepalive, UpstreamProtocol};
@@ -20,6 +22,8 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 pub(super) struct Fields {
     pub(super) connect_timeout: Option<prost_types::Duration>,
     pub(super) max_requests_per_connection: Option<u32>,
+    pub(super) upstream_connection_options: Option<cluster::UpstreamConnectionOptions>,
+    pub(super) preconnect_policy: Option<cluster::cluster::PreconnectPolicy>,
     pub(super) common: Option<core::HttpProtocolOptions>,
     pub(super) http1: Option<core::Http1ProtocolOptions>,
     pub(super) http2: Option<core::Http2ProtocolOptions>,
@@ -27,8 +31,16 @@ pub(super) struct Fields {
 }
 
 pub(super) fn compile(proto: Fields) -> Result<ConnectionSettings, Errors> {
-    let Fields { connect_timeout, max_requests_per_connection, common, http1, http2, typed } =
-        proto;
+    let Fields {
+        connect_timeout,
+        max_requests_per_connection,
+        upstream_connection_options,
+        preconnect_policy,
+        common,
+        http1,
+        http2,
+        typed,
+    } = proto;
     let mut errors = Errors::new();
     let mut settings = ConnectionSettings::default();
     if let Some(timeout) = connect_timeout {
@@ -36,6 +48,14 @@ pub(super) fn compile(proto: Fields) -> Result<ConnectionSettings, Errors> {
         settings.connect_timeout = timeout.unwrap_or(settings.connect_timeout);
     }
     settings.max_requests_per_connection = max_requests_per_connection.and_then(NonZeroU32::new);
+    if let Some(options) = upstream_connection_options {
+        let keepalive = connection::tcp_keepalive(&options).at("upstream_connection_options");
+        settings.tcp_keepalive = errors.take(keepalive).flatten();
+    }
+    if let Some(policy) = preconnect_policy {
+        let percent = errors.take(connection::preconnect(&policy).at("preconnect_policy"));
+        settings.preconnect_percent = percent.unwrap_or(settings.preconnect_percent);
+    }
     if let Some(common) = common {
         errors.take(common_options(common, &mut settings).at("common_http_protocol_options"));
     }
@@ -49,6 +69,7 @@ pub(super) fn compile(proto: Fields) -> Result<ConnectionSettings, Errors> {
     for (name, options) in &typed {
         let compiled = match name.as_str() {
             EXTENSION => typed_options(options, &mut settings),
+            connection::EXTENSION => connection::pool(options, &mut settings),
             other => Err(Fault::UnknownExtension(other.to_owned()).into()),
         };
         errors.take(compiled.key(name).at("typed_extension_protocol_options"));

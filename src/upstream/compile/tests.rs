@@ -40,6 +40,13 @@ fn http_options(options: Value) -> Value {
     cluster(json!({"typed_extension_protocol_options": {name: options}}))
 }
 
+fn pool_options(options: Value) -> Value {
+    let mut options = options;
+    let name = "nuncio.extensions.upstreams.http.v1.ConnectionPool";
+    options["@type"] = json!(format!("type.googleapis.com/{name}"));
+    cluster(json!({"typed_extension_protocol_options": {name: options}}))
+}
+
 #[test]
 fn a_bare_cluster_has_envoys_defaults() {
     let cluster = compile(cluster(json!({}))).unwrap();
@@ -93,6 +100,24 @@ fn what_cannot_be_used_is_refused_by_field() {
     let cases = [
         (cluster(json!({"name": ""})), true, "name: is required"),
         (cluster(json!({"connect_timeout": "0s"})), true, "connect_timeout: 0s is not"),
+        (
+            cluster(json!({"preconnect_policy": {"per_upstream_preconnect_ratio": 3.5}})),
+            true,
+            "preconnect_policy.per_upstream_preconnect_ratio: 3.5 is not in 1.0..=3.0",
+        ),
+        (
+            cluster(
+                json!({"upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 0}}}),
+            ),
+            true,
+            "upstream_connection_options.tcp_keepalive.keepalive_time: 0 is not",
+        ),
+        (
+            pool_options(json!({"response_header_timeout": "0s"})),
+            true,
+            "typed_extension_protocol_options[\"nuncio.extensions.upstreams.http.v1.\
+             ConnectionPool\"].response_header_timeout: 0s is not",
+        ),
         (cluster(json!({"connect_timeout": "-1s"})), true, "connect_timeout: -1s is not"),
         (
             cluster(json!({"type": "ORIGINAL_DST", "load_assignment": null})),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{HostPool, UpstreamError};
+use super::{HostPool, TcpKeepalive, UpstreamError};
 use crate::upstream::breaker::Permit;
 use crate::upstream::host::Host;
 use crate::upstream::stats::ClusterStats;
@@ -50,7 +50,7 @@ impl ConnectionGuard {
         let connecting = TcpStream::connect(self.host.address());
         let connected = tokio::time::timeout(pool.settings.connect_timeout, connecting).await;
         let failure = match connected {
-            Ok(Ok(stream)) => match stream.set_nodelay(true) {
+            Ok(Ok(stream)) => match prepare(&stream, pool.settings.tcp_keepalive) {
                 Ok(()) => {
                     self.stats.upstream_cx_connect_ms.record(started.elapsed());
                     return Ok(stream);
@@ -79,6 +79,22 @@ impl ConnectionGuard {
         self.failed();
         UpstreamError::ConnectFailure(io::Error::other(error))
     }
+}
+
+pub(super) fn prepare(stream: &TcpStream, keepalive: Option<TcpKeepalive>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(TcpKeepalive { probes, time, interval }) = keepalive else { return Ok(()) };
+    let mut options = socket2::TcpKeepalive::new();
+    if let Some(time) = time {
+        options = options.with_time(time);
+    }
+    if let Some(interval) = interval {
+        options = options.with_interval(interval);
+    }
+    if let Some(probes) = probes {
+        options = options.with_retries(probes);
+    }
+    socket2::SockRef::from(stream).set_tcp_keepalive(&options)
 }
 
 impl Drop for ConnectionGuard {

@@ -27,6 +27,9 @@ pub enum UpstreamError {
     /// The upstream reset the stream before the response's head.
     #[error("the upstream reset the stream before it answered")]
     RemoteReset,
+    /// The response's head did not come within `response_header_timeout`.
+    #[error("the upstream took too long to answer")]
+    ResponseHeaderTimeout,
     /// The answer was not HTTP, or the request cannot be put into the upstream's protocol.
     #[error("the upstream broke the protocol")]
     Protocol,
@@ -74,6 +77,7 @@ impl UpstreamError {
             Self::ConnectTimeout => LocalReply::connect_timeout(),
             Self::Terminated => LocalReply::connection_termination(),
             Self::RemoteReset => LocalReply::remote_reset(),
+            Self::ResponseHeaderTimeout => LocalReply::upstream_timeout(),
             Self::Protocol => LocalReply::upstream_protocol_error(),
             Self::RequestBody(RequestBodyError::Connection) => {
                 LocalReply::bad_request("downstream_remote_disconnect")
@@ -97,6 +101,7 @@ impl UpstreamError {
             | Self::ConnectTimeout
             | Self::Terminated
             | Self::RemoteReset => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ResponseHeaderTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Protocol => StatusCode::BAD_GATEWAY,
             Self::RequestBody(RequestBodyError::Connection) => StatusCode::BAD_REQUEST,
             Self::RequestBody(RequestBodyError::Timeout | RequestBodyError::Late) => {

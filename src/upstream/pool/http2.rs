@@ -5,7 +5,7 @@
 //! chosen again.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::body;
 use super::connect::ConnectionGuard;
 use super::error::SharedFailure;
+use super::patience;
 use super::request::{PendingRequest, for_http2};
 use super::{Attempt, HostPool, UpstreamError};
 use crate::exchange::{Body, RequestHead, ResponseHead};
@@ -211,12 +212,24 @@ impl HostPool {
     ) -> Result<(ResponseHead, Body), UpstreamError> {
         for_http2(head)?;
         let head = std::mem::replace(head, http::Request::new(()).into_parts().0);
+        let (body, mut late) = patience::watch(body, self.settings.response_header_timeout);
         let mut request = http::Request::from_parts(head, body);
         let mut slot = self.http2_checkout(attempt).await?;
         let active = attempt.begin(permit);
         let failure = loop {
             let mut sender = slot.connection.sender.clone();
-            let mut error = match sender.try_send_request(request).await {
+            let mut answer = pin!(sender.try_send_request(request));
+            let answer = std::future::poll_fn(|cx| {
+                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                match &mut late {
+                    Some(late) => late.as_mut().poll(cx).map(|()| None),
+                    None => Poll::Pending,
+                }
+            });
+            let Some(answer) = answer.await else { break UpstreamError::ResponseHeaderTimeout };
+            let mut error = match answer {
                 Ok(response) => {
                     let (head, incoming) = response.into_parts();
                     if head.headers.len() > self.settings.max_headers as usize {

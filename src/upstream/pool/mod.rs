@@ -16,6 +16,7 @@ mod error;
 mod http1;
 mod http2;
 mod idle;
+mod patience;
 mod request;
 mod settings;
 #[cfg(test)]
@@ -28,13 +29,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
+use http::header::ACCEPT_ENCODING;
 use parking_lot::Mutex;
 
 pub use self::error::{RequestBodyError, UpstreamError};
 use self::http1::Http1Pool;
 use self::http2::Http2Pool;
 use self::request::ActiveRequest;
-pub use self::settings::{ConnectionSettings, Http2Settings, Keepalive, UpstreamProtocol};
+pub use self::settings::{
+    ConnectionSettings, Http2Settings, Keepalive, TcpKeepalive, UpstreamProtocol,
+};
 use super::Cluster;
 use super::breaker::{Permit, Resource};
 use super::host::Host;
@@ -107,6 +111,9 @@ impl Pools {
         async move {
             let attempt = Attempt { cluster, host, priority: permit.priority() };
             let pool = self.of(host);
+            if self.settings.disable_compression {
+                head.headers.remove(ACCEPT_ENCODING);
+            }
             if self.settings.protocol.is_http2(head.version) {
                 Box::pin(pool.send_http2(&attempt, permit, head, body)).await
             } else {

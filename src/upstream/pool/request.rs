@@ -90,6 +90,11 @@ impl ActiveRequest {
         self.host.stats.rq_error.inc();
         match error {
             UpstreamError::RequestBody(_) => self.stats.upstream_rq_tx_reset.inc(),
+            UpstreamError::ResponseHeaderTimeout => {
+                self.stats.upstream_rq_timeout.inc();
+                self.host.stats.rq_timeout.inc();
+                self.stats.upstream_rq_tx_reset.inc();
+            }
             _ => self.stats.upstream_rq_rx_reset.inc(),
         }
     }

@@ -20,8 +20,36 @@ pub struct ConnectionSettings {
     pub max_requests_per_connection: Option<NonZeroU32>,
     /// A response with more headers than this is refused: `max_headers_count`, 100 unless set.
     pub max_headers: u32,
+    /// HTTP/1.1 connections that one worker keeps to one host while nothing is on them:
+    /// `ConnectionPool.max_idle`.
+    pub max_idle: Option<u32>,
+    /// From a request's end to its response's head: `ConnectionPool.response_header_timeout`.
+    pub response_header_timeout: Option<Duration>,
+    /// From a request's head to the upstream's wish for its body, if the request expects one:
+    /// `ConnectionPool.expect_continue_timeout`. Zero does not wait.
+    pub expect_continue_timeout: Duration,
+    /// Upstreams are not asked to compress: `ConnectionPool.disable_compression`.
+    pub disable_compression: bool,
+    /// HTTP/1.1 connections wanted for each hundred requests under way, 100 to 300:
+    /// `per_upstream_preconnect_ratio`.
+    ///
+    /// Differs: of HTTP/2 there is one connection until its streams are used up.
+    pub preconnect_percent: u32,
+    /// Probes by the operating system: `UpstreamConnectionOptions.tcp_keepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
     /// HTTP/2 only.
     pub http2: Http2Settings,
+}
+
+/// `config.core.v3.TcpKeepalive`; what is not set is the system's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Probes without an answer before the connection is given up.
+    pub probes: Option<u32>,
+    /// Silence before the first probe.
+    pub time: Option<Duration>,
+    /// Between probes.
+    pub interval: Option<Duration>,
 }
 
 impl Default for ConnectionSettings {
@@ -33,6 +61,12 @@ impl Default for ConnectionSettings {
             max_connection_duration: None,
             max_requests_per_connection: None,
             max_headers: DEFAULT_MAX_HEADERS,
+            max_idle: None,
+            response_header_timeout: None,
+            expect_continue_timeout: Duration::from_secs(1),
+            disable_compression: false,
+            preconnect_percent: 100,
+            tcp_keepalive: None,
             http2: Http2Settings::default(),
         }
     }

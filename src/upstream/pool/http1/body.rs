@@ -48,7 +48,11 @@ impl Response<'_> {
             }
             return (parts, body);
         }
-        let upload = if sent { None } else { connection.split_off(sending) };
+        // A body that the upstream did not ask for is not sent, and the connection not used again.
+        let upload = match sent || sending.is_held() {
+            true => None,
+            false => connection.split_off(sending),
+        };
         let body = Http1Body {
             pool: Arc::clone(pool),
             reusable: keep_alive && (sent || upload.is_some()),
@@ -58,6 +62,7 @@ impl Response<'_> {
             input,
             next: None,
             filled: false,
+            broken: None,
         };
         (parts, Body::boxed(body))
     }
@@ -76,6 +81,8 @@ struct Http1Body {
     next: Option<Piece>,
     /// The last read took as much as it asked for.
     filled: bool,
+    /// How the body broke off, until that is told.
+    broken: Option<BodyError>,
 }
 
 impl Http1Body {
@@ -188,18 +195,27 @@ impl http_body::Body for Http1Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Self::poll_frame(&mut self, cx));
-        if let Some(Err(_)) = &frame
-            && let Some((connection, active)) = self.rest.take()
-        {
-            active.broke_off();
-            drop((connection, self.upload.take()));
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
-        Poll::Ready(frame)
+        match ready!(Self::poll_frame(&mut self, cx)) {
+            Some(Err(error)) => {
+                if let Some((connection, active)) = self.rest.take() {
+                    active.broke_off();
+                    drop((connection, self.upload.take()));
+                }
+                // An error makes the codec drop what it has not sent yet: the head, perhaps. So that
+                // leaves first.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none()
+        self.rest.is_none() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -19,6 +19,8 @@ use super::upload::Upload;
 use crate::net::ShortWrites;
 use crate::upstream::pool::connect::ConnectionGuard;
 use crate::upstream::pool::error::{RequestBodyError, UpstreamError};
+use crate::upstream::pool::patience::Patience;
+use crate::upstream::pool::settings::ConnectionSettings;
 
 /// Bytes asked for when a head is expected; a short body comes with it.
 const FIRST_READ: usize = 16 * 1024;
@@ -61,19 +63,30 @@ impl From<UpstreamError> for Failure {
 /// The answer to one request, as far as it has come.
 pub(super) struct Receiving<'a> {
     pub(super) method: &'a Method,
-    pub(super) max_headers: usize,
+    settings: &'a ConnectionSettings,
     /// Received and not yet understood: after the head, the body's beginning.
     pub(super) input: Bytes,
     /// Something came, be it an interim response.
     pub(super) heard: bool,
     /// The upstream takes nothing more of the request.
     pub(super) deaf: bool,
+    /// For the head, once the request is sent.
+    header_timeout: Patience,
+    /// For the upstream's wish for the body.
+    continue_timeout: Patience,
 }
 
 impl<'a> Receiving<'a> {
-    pub(super) fn new(method: &'a Method, max_headers: u32) -> Self {
-        let max_headers = max_headers as usize;
-        Self { method, max_headers, input: Bytes::new(), heard: false, deaf: false }
+    pub(super) fn new(method: &'a Method, settings: &'a ConnectionSettings) -> Self {
+        Self {
+            method,
+            settings,
+            input: Bytes::new(),
+            heard: false,
+            deaf: false,
+            header_timeout: Patience::default(),
+            continue_timeout: Patience::default(),
+        }
     }
 }
 
@@ -108,6 +121,33 @@ impl Connection {
         sending: &mut Sending,
         receiving: &mut Receiving<'_>,
     ) -> Poll<Result<Head, Failure>> {
+        let settings = receiving.settings;
+        loop {
+            let was_held = sending.is_held();
+            if let Poll::Ready(answer) = self.poll_exchange(cx, sending, receiving) {
+                return Poll::Ready(answer);
+            }
+            let limit = Some(settings.expect_continue_timeout);
+            if was_held && receiving.continue_timeout.poll_over(cx, limit).is_ready() {
+                sending.release();
+            }
+            if was_held == sending.is_held() {
+                break;
+            }
+        }
+        let limit = settings.response_header_timeout;
+        if sending.is_done() && receiving.header_timeout.poll_over(cx, limit).is_ready() {
+            return Poll::Ready(Err(UpstreamError::ResponseHeaderTimeout.into()));
+        }
+        Poll::Pending
+    }
+
+    fn poll_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        sending: &mut Sending,
+        receiving: &mut Receiving<'_>,
+    ) -> Poll<Result<Head, Failure>> {
         if let Io::Whole(stream) = &mut self.io
             && !receiving.deaf
             && !sending.is_done()
@@ -126,7 +166,7 @@ impl Connection {
             }
         }
         loop {
-            match next_head(receiving) {
+            match next_head(receiving, sending) {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}
                 Err(Malformed(reason)) => {
@@ -194,13 +234,21 @@ impl Connection {
 
 /// The head at the front of the input, if it is all there. Interim responses are passed over
 /// (RFC 9110 section 15.2), but for a switch of protocols, which nobody asked for.
-fn next_head(receiving: &mut Receiving<'_>) -> Result<Option<Head>, Malformed> {
+fn next_head(
+    receiving: &mut Receiving<'_>,
+    sending: &mut Sending,
+) -> Result<Option<Head>, Malformed> {
     while !receiving.input.is_empty() {
-        let found = decode::head(&receiving.input, receiving.method, receiving.max_headers)?;
+        let found = decode::head(
+            &receiving.input,
+            receiving.method,
+            receiving.settings.max_headers as usize,
+        )?;
         let Some(head) = found else { return Ok(None) };
         receiving.input.advance(head.len);
         match head.parts.status {
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed("a switch of protocols")),
+            StatusCode::CONTINUE => sending.release(),
             status if status.is_informational() => {}
             _ => return Ok(Some(head)),
         }

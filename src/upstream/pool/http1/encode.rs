@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
@@ -56,6 +56,8 @@ pub(super) struct Sending {
     bodyless: bool,
     /// Bytes of it are on a connection.
     begun: bool,
+    /// The body waits for the upstream to ask for it (RFC 9110 section 10.1.1).
+    held: bool,
 }
 
 impl Sending {
@@ -78,7 +80,18 @@ impl Sending {
             ended: bodyless,
             bodyless,
             begun: false,
+            held: !bodyless && head.headers.contains_key(EXPECT),
         }
+    }
+
+    /// Whether the body waits for the upstream to ask for it.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Lets the body go.
+    pub(super) fn release(&mut self) {
+        self.held = false;
     }
 
     /// Whether nothing of it was written yet.
@@ -108,7 +121,7 @@ impl Sending {
     ) -> Poll<Result<(), SendError>> {
         loop {
             // The head waits for the first piece if that is here, so that both leave together.
-            if !self.ended && self.piece.is_empty() && self.tail.is_empty() {
+            if !self.ended && !self.held && self.piece.is_empty() && self.tail.is_empty() {
                 match self.poll_body(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -117,9 +130,10 @@ impl Sending {
                 }
             }
             if self.waiting() == 0 {
-                match self.ended {
-                    true => return Poll::Ready(Ok(())),
-                    false => continue,
+                match (self.ended, self.held) {
+                    (true, _) => return Poll::Ready(Ok(())),
+                    (false, true) => return Poll::Pending,
+                    (false, false) => continue,
                 }
             }
             let n = ready!(self.poll_write(cx, io)).map_err(|_io| SendError::Io)?;

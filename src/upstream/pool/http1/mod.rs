@@ -17,7 +17,7 @@ mod encode;
 mod upload;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,7 +31,7 @@ use super::connect::ConnectionGuard;
 use super::request::{PendingRequest, for_http1};
 use super::{Attempt, HostPool, UpstreamError};
 use crate::exchange::{Body, RequestHead, ResponseHead};
-use crate::upstream::breaker::Permit;
+use crate::upstream::breaker::{Permit, Resource};
 
 /// An idle connection and since when.
 struct Idle {
@@ -88,8 +88,35 @@ impl HostPool {
             return;
         }
         connection.rest();
-        self.http1.idle.lock().push(Idle { connection, since: now });
-        self.http1.freed.notify_one();
+        let mut idle = self.http1.idle.lock();
+        if self.settings.max_idle.is_none_or(|most| idle.len() < most as usize) {
+            idle.push(Idle { connection, since: now });
+            drop(idle);
+            self.http1.freed.notify_one();
+        }
+    }
+
+    /// Makes connections ahead of the requests that will want them.
+    fn preconnect(self: &Arc<Self>, attempt: &Attempt<'_>) {
+        let open = self.http1.open.load(Ordering::Relaxed);
+        let idle = u32::try_from(self.http1.idle.lock().len()).unwrap_or(u32::MAX);
+        let busy = u64::from(open.saturating_sub(idle));
+        let wanted = (busy * u64::from(self.settings.preconnect_percent)).div_ceil(100);
+        for _ in u64::from(open)..wanted {
+            let breakers = &attempt.cluster.breakers;
+            let Ok(permit) = breakers.acquire(attempt.priority, Resource::Connection) else {
+                return;
+            };
+            let stats = &attempt.cluster.stats;
+            let guard = ConnectionGuard::begin(self, attempt.host, stats, false, permit);
+            let pool = Arc::clone(self);
+            // Ends within the connect timeout.
+            tokio::spawn(async move {
+                if let Ok(stream) = guard.dial(&pool).await {
+                    pool.park(Connection::new(stream, guard), Instant::now());
+                }
+            });
+        }
     }
 
     async fn checkout(
@@ -154,11 +181,14 @@ impl HostPool {
         for_http1(head)?;
         let mut sending = Sending::new(head, body);
         let mut connection = self.checkout(attempt).await?;
+        if self.settings.preconnect_percent > 100 {
+            self.preconnect(attempt);
+        }
         let active = attempt.begin(permit);
         let error = loop {
             let reused = connection.served > 0;
             connection.served += 1;
-            let mut receiving = Receiving::new(&head.method, self.settings.max_headers);
+            let mut receiving = Receiving::new(&head.method, &self.settings);
             let answer =
                 std::future::poll_fn(|cx| connection.poll_answer(cx, &mut sending, &mut receiving));
             let Failure { error, silent } = match answer.await {

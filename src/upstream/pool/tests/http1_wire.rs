@@ -13,26 +13,26 @@ use super::*;
 use crate::exchange::BodyError;
 
 /// An upstream whose connections are handed over one by one.
-struct Wire {
+pub(super) struct Wire {
     listener: TcpListener,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Wire {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         Self { listener, address }
     }
 
-    async fn accept(&self) -> TcpStream {
+    pub(super) async fn accept(&self) -> TcpStream {
         let accepting = tokio::time::timeout(Duration::from_secs(20), self.listener.accept());
         accepting.await.expect("in time").unwrap().0
     }
 }
 
 /// Reads until `end` has come.
-async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub(super) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
         let mut bytes = [0; 1024];
@@ -56,15 +56,28 @@ fn data(text: &'static str) -> Result<http_body::Frame<Bytes>, BodyError> {
 }
 
 /// Sends a request with such a body in a task of its own.
-fn spawn_send(
+pub(super) fn spawn_send(
     local: &Arc<LocalCluster>,
     body: Body,
 ) -> tokio::task::JoinHandle<Result<(ResponseHead, Body), UpstreamError>> {
-    let local = Arc::clone(local);
-    tokio::spawn(async move { send(&local, "/", body).await })
+    spawn_head(local, head("/"), body)
 }
 
-async fn text(body: Body) -> Result<String, BodyError> {
+/// The same with a head of one's own.
+pub(super) fn spawn_head(
+    local: &Arc<LocalCluster>,
+    head: RequestHead,
+    body: Body,
+) -> tokio::task::JoinHandle<Result<(ResponseHead, Body), UpstreamError>> {
+    let local = Arc::clone(local);
+    tokio::spawn(async move {
+        let permit = local.admit(RoutingPriority::Default).unwrap();
+        let host = local.choose(&LbContext::default()).unwrap();
+        local.send(&host, permit, head, body).await
+    })
+}
+
+pub(super) async fn text(body: Body) -> Result<String, BodyError> {
     let bytes = body.collect().await?.to_bytes();
     Ok(String::from_utf8(bytes.to_vec()).unwrap())
 }
@@ -238,14 +251,9 @@ async fn what_must_not_be_sent_twice_is_not() {
     read_until(&mut stream, "\r\n\r\n").await;
     stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     first.await.unwrap().unwrap();
-    let permit = local.admit(RoutingPriority::Default).unwrap();
-    let host = local.choose(&LbContext::default()).unwrap();
     let mut post = head("/");
     post.method = http::Method::POST;
-    let sending = {
-        let local = Arc::clone(&local);
-        tokio::spawn(async move { local.send(&host, permit, post, Body::Empty).await })
-    };
+    let sending = spawn_head(&local, post, Body::Empty);
     let request = read_until(&mut stream, "\r\n\r\n").await;
     assert!(request.contains("content-length: 0\r\n"), "{request}");
     drop(stream);

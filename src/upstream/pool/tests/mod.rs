@@ -3,6 +3,7 @@
 mod http1;
 mod http1_wire;
 mod http2;
+mod options;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
