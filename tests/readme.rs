@@ -31,6 +31,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         &[
             "envoy.config.cluster.v3.Cluster",
             "envoy.extensions.upstreams.",
+            "nuncio.extensions.upstreams.",
             "envoy.extensions.load_balancing_policies.",
             "envoy.extensions.clusters.",
         ],

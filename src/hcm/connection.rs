@@ -156,49 +156,57 @@ impl ConnectionHandle {
 }
 
 impl Hcm {
-    /// Serves one connection until it ends.
-    pub async fn serve(
+    /// Serves one connection until it ends. The future is what an idle connection costs, beside the
+    /// buffers of its codec.
+    #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+    pub fn serve(
         self: Arc<Self>,
         mut socket: TcpStream,
-        downstream: Downstream,
+        downstream: Arc<Downstream>,
         drain: Arc<Drain>,
-    ) {
-        let _open = Open::new(&self.config);
-        let connection = Arc::new(Connection::default());
-        let _registered = Registered::new(&drain, &connection);
-        let handle = ConnectionHandle {
-            hcm: Arc::clone(&self),
-            downstream: Arc::new(downstream),
-            connection,
-            drain,
-            start: Instant::now(),
-        };
-        let (codec, peeked) = match self.config.codec {
-            Codec::Http1 => (Codec::Http1, Bytes::new()),
-            Codec::Http2 => (Codec::Http2, Bytes::new()),
-            Codec::Auto => match self.peek(&mut socket, &handle).await {
-                Some(found) => found,
-                None => return,
-            },
-        };
-        let stats = &self.config.stats;
-        match codec {
-            Codec::Http2 => {
-                stats.downstream_cx_http2_total.inc();
-                stats.downstream_cx_http2_active.inc();
-                let (read, write) = socket.into_split();
-                let (io, cork) = Corked::new(Rewind::new(read, peeked), write);
-                let service = ConnectionService(Arc::new(handle));
-                let (conn, handle) = http2(&self.config, TokioIo::new(io), service);
-                self.run((CorkedHttp2 { conn, cork, ended: None }, handle)).await;
-                stats.downstream_cx_http2_active.dec();
-            }
-            Codec::Http1 | Codec::Auto => {
-                stats.downstream_cx_http1_total.inc();
-                stats.downstream_cx_http1_active.inc();
-                let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
-                self.run(http1(&self.config, io, ConnectionService(Arc::new(handle)))).await;
-                stats.downstream_cx_http1_active.dec();
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let _open = Open::new(&self.config);
+            let connection = Arc::new(Connection::default());
+            let _registered = Registered::new(&drain, &connection);
+            let handle = ConnectionHandle {
+                hcm: Arc::clone(&self),
+                downstream,
+                connection,
+                drain,
+                start: Instant::now(),
+            };
+            let (codec, peeked) = match self.config.codec {
+                Codec::Http1 => (Codec::Http1, Bytes::new()),
+                Codec::Http2 => (Codec::Http2, Bytes::new()),
+                Codec::Auto => match self.peek(&mut socket, &handle).await {
+                    Some(found) => found,
+                    None => return,
+                },
+            };
+            let stats = &self.config.stats;
+            match codec {
+                Codec::Http2 => {
+                    stats.downstream_cx_http2_total.inc();
+                    stats.downstream_cx_http2_active.inc();
+                    let (read, write) = socket.into_split();
+                    let (io, cork) = Corked::new(Rewind::new(read, peeked), write);
+                    let service = ConnectionService(Arc::new(handle));
+                    let (conn, handle) = http2(&self.config, TokioIo::new(io), service);
+                    // Twice as large as one of HTTP/1, which shall not pay for it.
+                    let conn = Box::new(CorkedHttp2 { conn, cork, ended: None });
+                    Run::new(&self, conn, handle).await;
+                    stats.downstream_cx_http2_active.dec();
+                }
+                Codec::Http1 | Codec::Auto => {
+                    stats.downstream_cx_http1_total.inc();
+                    stats.downstream_cx_http1_active.inc();
+                    let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
+                    let (conn, handle) =
+                        http1(&self.config, io, ConnectionService(Arc::new(handle)));
+                    Run::new(&self, conn, handle).await;
+                    stats.downstream_cx_http1_active.dec();
+                }
             }
         }
     }
@@ -236,28 +244,43 @@ impl Hcm {
         })
         .await
     }
+}
 
-    async fn run<C: Codable>(&self, (conn, handle): (C, Arc<ConnectionHandle>)) {
-        let mut conn = pin!(conn);
-        let mut timers = Timers::new(self, &handle);
-        let outcome = std::future::poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(outcome) = conn.as_mut().poll(cx) {
-                    return Poll::Ready(Some(outcome));
+/// A connection with its timers. Not an `async fn`, which would hold the connection twice.
+struct Run<'a, C> {
+    conn: C,
+    hcm: &'a Hcm,
+    handle: Arc<ConnectionHandle>,
+    timers: Timers,
+}
+
+impl<'a, C> Run<'a, C> {
+    fn new(hcm: &'a Hcm, conn: C, handle: Arc<ConnectionHandle>) -> Self {
+        let timers = Timers::new(hcm, &handle);
+        Self { conn, hcm, handle, timers }
+    }
+}
+
+impl<C: Codable + Unpin> Future for Run<'_, C> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { conn, hcm, handle, timers } = &mut *self;
+        loop {
+            if let Poll::Ready(outcome) = Pin::new(&mut *conn).poll(cx) {
+                if let Err(error) = outcome {
+                    if error.is_parse() || error.is_parse_too_large() {
+                        hcm.config.stats.downstream_cx_protocol_error.inc();
+                    }
+                    tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
                 }
-                match timers.poll(cx, self, &handle) {
-                    Poll::Ready(End::Gracefully) => conn.as_mut().graceful_shutdown(),
-                    Poll::Ready(End::Now) => return Poll::Ready(None),
-                    Poll::Pending => return Poll::Pending,
-                }
+                return Poll::Ready(());
             }
-        })
-        .await;
-        if let Some(Err(error)) = outcome {
-            if error.is_parse() || error.is_parse_too_large() {
-                self.config.stats.downstream_cx_protocol_error.inc();
+            match timers.poll(cx, hcm, handle) {
+                Poll::Ready(End::Gracefully) => Pin::new(&mut *conn).graceful_shutdown(),
+                Poll::Ready(End::Now) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
             }
-            tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
         }
     }
 }
@@ -398,7 +421,7 @@ impl Codable for Http1 {
     }
 }
 
-impl Codable for CorkedHttp2 {
+impl Codable for Box<CorkedHttp2> {
     fn graceful_shutdown(mut self: Pin<&mut Self>) {
         Pin::new(&mut self.conn).graceful_shutdown();
     }

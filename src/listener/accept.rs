@@ -92,12 +92,12 @@ fn admit(
         }
     }
     socket.set_nodelay(true)?;
-    let downstream = Downstream {
+    let downstream = Arc::new(Downstream {
         id: ids.next(),
         remote,
         local: version.local_address(&socket)?,
         remote_ip: ip_header(remote)?,
-    };
+    });
     let open = Open::new(stats, admitted);
     let hcm = Arc::clone(&version.hcm);
     let drain = Arc::clone(&version.drain);

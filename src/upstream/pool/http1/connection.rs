@@ -23,7 +23,7 @@ use crate::upstream::pool::patience::Patience;
 use crate::upstream::pool::settings::ConnectionSettings;
 
 /// Bytes asked for when a head is expected; a short body comes with it.
-const FIRST_READ: usize = 16 * 1024;
+const FIRST_READ: usize = 8 * 1024;
 
 /// Bytes asked for at the most.
 const LARGEST_READ: usize = 64 * 1024;
