@@ -11,27 +11,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::Instant;
 
-use super::compile::{Codec, Http2Options};
+use super::codec::{Codable, CorkedHttp2, http1, http2};
+use super::compile::Codec;
 use super::exchange::ConnectionService;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::{Cork, Corked, Rewind, ShortWrites};
+use crate::net::{Corked, Rewind, ShortWrites};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Headers that hyper takes without being told.
-const DEFAULT_MAX_HEADERS: u32 = 100;
 
 /// Told to the connections of one version of a listener when it stops taking new ones.
 #[derive(Debug, Default)]
@@ -373,103 +369,6 @@ impl ConnectionHandle {
         let since = self.connection.idle_since_ms.load(Ordering::Relaxed);
         idle.then(|| self.start + Duration::from_millis(since))
     }
-}
-
-/// What the two codecs' connections have in common.
-trait Codable: Future<Output = hyper::Result<()>> {
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-type Http1Io = TokioIo<ShortWrites<Rewind<TcpStream>>>;
-type Http1 = http1::Connection<Http1Io, ConnectionService>;
-type Http2Io = TokioIo<Corked<Rewind<OwnedReadHalf>, OwnedWriteHalf>>;
-type Http2 = http2::Connection<Http2Io, ConnectionService, TokioExecutor>;
-
-/// An HTTP/2 connection that sends what its streams wrote once each time it was polled.
-struct CorkedHttp2 {
-    conn: Http2,
-    cork: Cork<OwnedWriteHalf>,
-    /// The connection is over, but for what is still to be sent.
-    ended: Option<hyper::Result<()>>,
-}
-
-impl Future for CorkedHttp2 {
-    type Output = hyper::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if this.ended.is_none()
-            && let Poll::Ready(outcome) = Pin::new(&mut this.conn).poll(cx)
-        {
-            this.ended = Some(outcome);
-        }
-        match (this.cork.poll_send(cx), this.ended.take()) {
-            // The peer takes nothing more: there is no connection left to speak of.
-            (Poll::Ready(Err(_)), ended) => Poll::Ready(ended.unwrap_or(Ok(()))),
-            (Poll::Ready(Ok(())), Some(outcome)) => Poll::Ready(outcome),
-            (_, ended) => {
-                this.ended = ended;
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Codable for Http1 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Http1::graceful_shutdown(self);
-    }
-}
-
-impl Codable for Box<CorkedHttp2> {
-    fn graceful_shutdown(mut self: Pin<&mut Self>) {
-        Pin::new(&mut self.conn).graceful_shutdown();
-    }
-}
-
-fn http1(
-    config: &HcmConfig,
-    io: Http1Io,
-    service: ConnectionService,
-) -> (Http1, Arc<ConnectionHandle>) {
-    let handle = Arc::clone(&service.0);
-    let mut builder = http1::Builder::new();
-    // Bodies are read in pieces of up to this size as well.
-    let buffer = config.max_request_headers_bytes.max(64 * 1024);
-    builder.max_buf_size(buffer as usize).header_read_timeout(config.timeouts.request_headers);
-    // Another limit than hyper's own makes it allocate for each head.
-    if config.max_headers_count != DEFAULT_MAX_HEADERS {
-        builder.max_headers(config.max_headers_count as usize);
-    }
-    if config.timeouts.request_headers.is_some() {
-        builder.timer(TokioTimer::new());
-    }
-    (builder.serve_connection(io, service), handle)
-}
-
-fn http2(
-    config: &HcmConfig,
-    io: Http2Io,
-    service: ConnectionService,
-) -> (Http2, Arc<ConnectionHandle>) {
-    let handle = Arc::clone(&service.0);
-    let Http2Options {
-        max_concurrent_streams,
-        initial_stream_window_size,
-        initial_connection_window_size,
-        keepalive,
-    } = config.http2;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(max_concurrent_streams)
-        .max_header_list_size(config.max_request_headers_bytes)
-        .initial_stream_window_size(initial_stream_window_size)
-        .initial_connection_window_size(initial_connection_window_size);
-    if let Some((interval, timeout)) = keepalive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
-    }
-    (builder.serve_connection(io, service), handle)
 }
 
 /// Counts a connection while it is open.
