@@ -8,6 +8,7 @@ use http::header::LOCATION;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode};
 
+use super::hash::HashPolicies;
 use super::host;
 use super::rewrite::{HostValue, PrefixRewrite, TooLong};
 use crate::config::matcher::HeaderField;
@@ -34,6 +35,7 @@ pub struct Forward {
     pub(super) host: HostRewrite,
     pub(super) cluster_not_found: StatusCode,
     pub(super) priority: RoutingPriority,
+    pub(super) hash: Option<Arc<HashPolicies>>,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +94,11 @@ impl Forward {
     /// Which circuit breakers count.
     pub fn priority(&self) -> RoutingPriority {
         self.priority
+    }
+
+    /// What of a request its host is chosen by, if anything.
+    pub fn hash_policies(&self) -> Option<&HashPolicies> {
+        self.hash.as_deref()
     }
 
     /// The status when the cluster does not exist.

@@ -12,6 +12,7 @@
 
 mod action;
 mod compile;
+pub mod hash;
 mod headers;
 mod host;
 mod predicate;

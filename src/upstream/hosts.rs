@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::balancer::hashing::HashTable;
+use super::balancer::{HashTables, LbConfig, hash_tables};
 use super::host::{HealthStatus, Host, Locality, Metadata};
 
 /// Where an endpoint listens, as configured.
@@ -83,7 +85,7 @@ pub struct LocalityHosts {
 }
 
 /// The hosts of one priority.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct PriorityHosts {
     /// All of them.
     pub hosts: Box<[Arc<Host>]>,
@@ -102,11 +104,17 @@ pub struct HostSet {
     pub priorities: Box<[PriorityHosts]>,
     /// See [`Endpoints::overprovisioning_factor`].
     pub overprovisioning_factor: u32,
+    /// Where requests are hashed to, if the cluster's policy does that.
+    hash_tables: HashTables,
 }
 
 impl Default for HostSet {
     fn default() -> Self {
-        Self { priorities: Box::new([]), overprovisioning_factor: 140 }
+        Self {
+            priorities: Box::new([]),
+            overprovisioning_factor: 140,
+            hash_tables: HashTables::default(),
+        }
     }
 }
 
@@ -124,6 +132,27 @@ impl HostSet {
     /// Whether there is no host.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The same hosts for a cluster of another policy.
+    pub(super) fn with_policy(&self, config: &LbConfig) -> Self {
+        let mut set = Self {
+            priorities: self.priorities.clone(),
+            overprovisioning_factor: self.overprovisioning_factor,
+            hash_tables: HashTables::default(),
+        };
+        set.prepare(config);
+        set
+    }
+
+    /// Makes what choosing by `config` needs.
+    pub(super) fn prepare(&mut self, config: &LbConfig) {
+        self.hash_tables = hash_tables(self, config);
+    }
+
+    /// Where requests to the hosts of a priority and source are hashed to.
+    pub(super) fn hash_table(&self, priority: usize, source: usize) -> Option<&HashTable> {
+        self.hash_tables.get(priority)?[source].as_ref()
     }
 
     /// The set that `endpoints` describes, keeping the hosts of `previous` that are still in it.
@@ -179,7 +208,8 @@ impl HostSet {
                 || new.hosts.iter().zip(&old.hosts).any(|(new, old)| !Arc::ptr_eq(new, old))
         });
         let overprovisioning_factor = endpoints.overprovisioning_factor;
-        (HostSet { priorities, overprovisioning_factor }, changed)
+        let hash_tables = HashTables::default();
+        (HostSet { priorities, overprovisioning_factor, hash_tables }, changed)
     }
 }
 

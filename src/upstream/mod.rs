@@ -137,11 +137,17 @@ impl Cluster {
         };
         if same {
             let _updating = self.updating.lock();
-            self.hosts.store(replaced.hosts());
+            // What was made for one policy is of no use to another.
+            let hosts = replaced.hosts();
+            self.hosts.store(match self.lb == replaced.lb {
+                true => hosts,
+                false => Arc::new(hosts.with_policy(&self.lb)),
+            });
         }
     }
 
-    fn publish(&self, set: HostSet) {
+    fn publish(&self, mut set: HostSet) {
+        set.prepare(&self.lb);
         let count = |of: fn(&hosts::PriorityHosts) -> usize| {
             i64::try_from(set.priorities.iter().map(of).sum::<usize>()).unwrap_or(i64::MAX)
         };

@@ -8,6 +8,7 @@ mod access_log;
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod balancing;
 mod clusters;
 #[cfg(test)]
 mod http_faults;

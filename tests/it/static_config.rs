@@ -148,7 +148,7 @@ async fn validate_prints_every_error_of_every_resource() {
         &[
             with(
                 static_cluster("negative", &[]),
-                json!({ "connect_timeout": "-2s", "lb_policy": "MAGLEV" }),
+                json!({ "connect_timeout": "-2s", "lb_policy": "CLUSTER_PROVIDED" }),
             ),
             json!({ "name": "nameless", "type": "EDS" }),
             static_cluster("fine", &[]),

@@ -32,7 +32,7 @@ async fn good_siblings_live_and_bad_ones_are_named() {
     let mut world = World::delta().await;
     let resources = [
         static_cluster("good", &[world.origin.address]),
-        with(static_cluster("bad", &[]), json!({ "lb_policy": "MAGLEV" })),
+        with(static_cluster("bad", &[]), json!({ "lb_policy": "CLUSTER_PROVIDED" })),
     ];
     world.stream.respond(delta(Kind::Cluster, "2", &resources, &[])).await;
     let (nack, text) = nack_of(&mut world.stream, Kind::Cluster, "2").await;

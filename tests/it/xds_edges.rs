@@ -15,7 +15,10 @@ async fn the_text_of_a_nack_has_an_end() {
     let mut world = World::sotw().await;
     let mut clusters = vec![eds_cluster("one")];
     let bad = |n: usize| {
-        with(static_cluster(&format!("bad-{n:05}"), &[]), json!({ "lb_policy": "MAGLEV" }))
+        with(
+            static_cluster(&format!("bad-{n:05}"), &[]),
+            json!({ "lb_policy": "CLUSTER_PROVIDED" }),
+        )
     };
     clusters.extend((0..5000).map(bad));
     world.stream.respond(sotw(Kind::Cluster, "2", &clusters)).await;

@@ -98,7 +98,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_so() {
         assert_eq!(get(address, "/").await.text(), "one", "{n}: {wrong:?}");
     }
     // One bad resource among good ones is refused alone.
-    let bad = with(static_cluster("bad", &[]), json!({ "lb_policy": "MAGLEV" }));
+    let bad = with(static_cluster("bad", &[]), json!({ "lb_policy": "CLUSTER_PROVIDED" }));
     put(&cds, Kind::Cluster, &[static_cluster("one", &[one.address]), bad]);
     proxy.until_stat_at_least("cluster_manager.cds.update_rejected", 1).await;
     proxy.until_log("lb_policy").await;

@@ -17,7 +17,7 @@ async fn good_siblings_live_and_the_nack_names_each_bad_one() {
     let other = Origin::http1("other").await;
     let clusters = [
         eds_cluster("one"),
-        with(static_cluster("bad", &[]), json!({ "lb_policy": "MAGLEV" })),
+        with(static_cluster("bad", &[]), json!({ "lb_policy": "CLUSTER_PROVIDED" })),
         static_cluster("good", &[other.address]),
         with(static_cluster("worse", &[]), json!({ "health_checks": [{}] })),
     ];
@@ -268,7 +268,7 @@ async fn a_lost_server_changes_nothing_and_is_told_what_we_have() {
 #[tokio::test]
 async fn a_version_that_was_refused_is_not_claimed_on_a_new_stream() {
     let mut world = World::sotw().await;
-    let bad = with(static_cluster("bad", &[]), json!({ "lb_policy": "MAGLEV" }));
+    let bad = with(static_cluster("bad", &[]), json!({ "lb_policy": "CLUSTER_PROVIDED" }));
     world.stream.respond(sotw(Kind::Cluster, "2", &[eds_cluster("one"), bad])).await;
     nack_of(&mut world.stream, Kind::Cluster, "2").await;
     world.stream.fail(tonic::Status::unavailable("restart")).await;

@@ -5,7 +5,7 @@ mod attempt;
 
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{HOST, SET_COOKIE};
 use http::uri::Scheme;
 use http::{HeaderValue, StatusCode};
 
@@ -19,6 +19,7 @@ use crate::exchange::{
 };
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
+use crate::route::hash::Hashed;
 use crate::route::{Action, Forward, Route, RouteTable};
 use crate::upstream::{Host, LbContext, LocalCluster};
 use attempt::Attempt;
@@ -97,7 +98,11 @@ impl Router {
             route.record_request(&head, &mut stream);
             return Ok(LocalReply::cluster_not_found(status).into_response(stream));
         };
-        let Ok(host) = cluster.choose(&LbContext { hash: None }) else {
+        let hashed = match forward.hash_policies() {
+            Some(policies) => policies.hash(&head, &stream.downstream.remote_ip, rand::random),
+            None => Hashed::default(),
+        };
+        let Ok(host) = cluster.choose(&LbContext { hash: hashed.hash }) else {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
         };
@@ -121,6 +126,9 @@ impl Router {
             service_time: self.config.envoy_headers,
         };
         let mut response = attempt.run(Request { head, body, stream }, permit).await?;
+        for cookie in hashed.set_cookies {
+            response.head.headers.append(SET_COOKIE, cookie);
+        }
         if route.include_attempt_count_in_response() {
             response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }

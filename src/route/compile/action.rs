@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode};
 
-use super::{Inherited, LevelFields, Shared, headers};
+use super::{Inherited, LevelFields, Shared, hash, headers};
 use crate::config::matcher::HeaderField;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::RoutingPriority;
@@ -79,6 +79,7 @@ fn forward(
         prefix_rewrite: rewrite,
         timeout,
         priority,
+        hash_policy,
         cluster_not_found_response_code,
         idle_timeout,
         cluster_specifier,
@@ -103,6 +104,7 @@ fn forward(
         }
     };
     let host = errors.take(host_rewrite(host_rewrite_specifier));
+    let hash = errors.take(hash::compile(&hash_policy).at("hash_policy")).flatten();
     let timeout = shared.timeout(limit);
     let forward = |cluster, host| Forward {
         cluster,
@@ -112,6 +114,7 @@ fn forward(
         host,
         cluster_not_found,
         priority,
+        hash: hash.clone(),
     };
     let host = host.unwrap_or(HostRewrite::Keep);
     let one = |cluster, host| {

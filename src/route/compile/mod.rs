@@ -5,6 +5,7 @@
 //! in a path and a cluster only.
 
 mod action;
+mod hash;
 mod headers;
 mod overrides;
 mod predicate;

@@ -4,8 +4,11 @@
 //! update takes effect at the next choice without anybody being woken.
 
 mod edf;
+pub mod hashing;
 mod least_request;
+mod maglev;
 mod priority;
+mod ring_hash;
 mod round_robin;
 
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use self::hashing::{HashConfig, HashTable};
 use self::priority::{Loads, Source};
 use self::round_robin::RoundRobin;
 use super::host::Host;
@@ -31,6 +35,8 @@ pub enum LbPolicy {
         /// How many are drawn; at least 2.
         choices: u32,
     },
+    /// The one that the request's hash belongs to.
+    Hash(HashConfig),
 }
 
 /// A cluster's choice of hosts: `lb_policy` and `common_lb_config`.
@@ -107,10 +113,37 @@ impl Balancer {
             LbPolicy::Random if hosts.is_empty() => None,
             LbPolicy::Random => usize::try_from(draw() % hosts.len() as u64).ok(),
             LbPolicy::LeastRequest { choices } => least_request::choose(hosts, choices, draw),
+            LbPolicy::Hash(config) => {
+                let hash = cx.hash.unwrap_or_else(&mut draw);
+                let table = set.hash_table(priority, source as usize);
+                table.map(|table| match config.balance_factor {
+                    None => table.choose(hash),
+                    Some(factor) => {
+                        let active = stats.upstream_rq_active.value();
+                        table.choose_bounded(hash, hosts, (factor, active))
+                    }
+                })
+            }
         };
         index.and_then(|index| hosts.get(index)).cloned().ok_or(NoHost)
     }
 }
+
+/// The tables that requests to `set` will be hashed to, by priority and source. Made where the set is
+/// published, as it takes too long for the path of a request.
+pub(super) fn hash_tables(set: &HostSet, config: &LbConfig) -> HashTables {
+    let LbPolicy::Hash(hashing) = &config.policy else { return HashTables::default() };
+    let mut tables = HashTables::default();
+    tables.resize_with(set.priorities.len(), Default::default);
+    for (priority, source) in Loads::of(set, config.panic_threshold).used() {
+        let hosts = hosts_of(&set.priorities[priority], source);
+        tables[priority][source as usize] = HashTable::build(hashing, hosts);
+    }
+    tables
+}
+
+/// By priority and source.
+pub(super) type HashTables = Vec<[Option<HashTable>; 3]>;
 
 impl State {
     fn follow(&mut self, set: &Arc<HostSet>, config: LbConfig) -> bool {

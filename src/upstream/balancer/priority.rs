@@ -82,6 +82,11 @@ impl Loads {
         }
     }
 
+    /// The priorities and hosts that get any.
+    pub(super) fn used(&self) -> impl Iterator<Item = (usize, Source)> {
+        self.ranges.iter().map(|(_, priority, source)| (*priority, *source))
+    }
+
     fn add(&mut self, load: u32, priority: usize, source: Source) {
         if load > 0 {
             let before = self.ranges.last().map_or(0, |(bound, ..)| *bound);

@@ -4,9 +4,13 @@ use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any;
 use crate::proto::envoy::config::cluster::v3 as proto;
 use crate::proto::envoy::extensions::load_balancing_policies as policies;
+use crate::upstream::balancer::hashing::{HashConfig, HashFunction, HashPolicy};
 use crate::upstream::balancer::{LbConfig, LbPolicy};
+use policies::common::v3::ConsistentHashingLbConfig;
 use policies::least_request::v3::LeastRequest;
+use policies::maglev::v3::Maglev;
 use policies::random::v3::Random;
+use policies::ring_hash::v3::{RingHash, ring_hash};
 use policies::round_robin::v3::RoundRobin;
 use proto::cluster::LbPolicy as Named;
 
@@ -26,13 +30,21 @@ pub(super) struct Fields {
 pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
     let Fields { lb_policy, lb_config, common_lb_config, load_balancing_policy } = proto;
     let mut errors = Errors::new();
+    let proto::cluster::CommonLbConfig { healthy_panic_threshold, consistent_hashing_lb_config } =
+        common_lb_config.unwrap_or_default();
+    let hashing = consistent_hashing_lb_config.map(|config| {
+        let proto::cluster::common_lb_config::ConsistentHashingLbConfig {
+            use_hostname_for_hashing,
+            hash_balance_factor,
+        } = config;
+        let hashing = balance(use_hostname_for_hashing, hash_balance_factor);
+        errors.take(hashing.at("common_lb_config.consistent_hashing_lb_config"))
+    });
     let policy = match load_balancing_policy {
         Some(policy) => errors.take(extension(policy).at("load_balancing_policy")),
-        None => errors.take(named(lb_policy, lb_config)),
+        None => errors.take(named(lb_policy, lb_config, hashing.flatten().unwrap_or_default())),
     };
     let mut config = LbConfig::default();
-    let proto::cluster::CommonLbConfig { healthy_panic_threshold } =
-        common_lb_config.unwrap_or_default();
     if let Some(threshold) = healthy_panic_threshold {
         let threshold = threshold.value;
         match (0.0..=100.0).contains(&threshold) {
@@ -49,15 +61,45 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
     }
 }
 
-fn named(policy: i32, config: Option<proto::cluster::LbConfig>) -> Result<LbPolicy, Errors> {
+fn named(
+    policy: i32,
+    config: Option<proto::cluster::LbConfig>,
+    hashing: Hashing,
+) -> Result<LbPolicy, Errors> {
+    use proto::cluster::LbConfig as Options;
     let mut errors = Errors::new();
-    let choices = match config {
-        None | Some(proto::cluster::LbConfig::RoundRobinLbConfig(_)) => DEFAULT_CHOICES,
-        Some(proto::cluster::LbConfig::LeastRequestLbConfig(config)) => {
+    let mut choice = DEFAULT_CHOICES;
+    let mut ring = RING;
+    let mut maglev = MAGLEV;
+    match config {
+        None | Some(Options::RoundRobinLbConfig(_)) => {}
+        Some(Options::LeastRequestLbConfig(config)) => {
             let proto::cluster::LeastRequestLbConfig { choice_count } = config;
-            errors.take(choices(choice_count).at("least_request_lb_config")).unwrap_or_default()
+            let choices = choices(choice_count).at("least_request_lb_config");
+            choice = errors.take(choices).unwrap_or_default();
         }
-    };
+        Some(Options::RingHashLbConfig(config)) => {
+            use proto::cluster::ring_hash_lb_config::HashFunction as Named;
+            let proto::cluster::RingHashLbConfig {
+                minimum_ring_size,
+                hash_function,
+                maximum_ring_size,
+            } = config;
+            let function = fields::enumeration(hash_function).at("hash_function");
+            let function = errors.take(function.at("ring_hash_lb_config"));
+            let function = match function {
+                Some(Named::MurmurHash2) => HashFunction::Murmur2,
+                Some(Named::XxHash) | None => HashFunction::XxHash,
+            };
+            let compiled = ring_sizes(minimum_ring_size, maximum_ring_size, function);
+            ring = errors.take(compiled.at("ring_hash_lb_config")).unwrap_or(ring);
+        }
+        Some(Options::MaglevLbConfig(config)) => {
+            let proto::cluster::MaglevLbConfig { table_size } = config;
+            let compiled = maglev_size(table_size).at("maglev_lb_config");
+            maglev = errors.take(compiled).unwrap_or(maglev);
+        }
+    }
     let refused = |name: &str| {
         let text = format!("{name} is not supported yet; use ROUND_ROBIN, RANDOM or LEAST_REQUEST");
         Err(Errors::from(Fault::unsupported(text)).at("lb_policy"))
@@ -66,9 +108,9 @@ fn named(policy: i32, config: Option<proto::cluster::LbConfig>) -> Result<LbPoli
         Err(error) => Err(error),
         Ok(Named::RoundRobin) => Ok(LbPolicy::RoundRobin),
         Ok(Named::Random) => Ok(LbPolicy::Random),
-        Ok(Named::LeastRequest) => Ok(LbPolicy::LeastRequest { choices }),
-        Ok(Named::RingHash) => refused("RING_HASH"),
-        Ok(Named::Maglev) => refused("MAGLEV"),
+        Ok(Named::LeastRequest) => Ok(LbPolicy::LeastRequest { choices: choice }),
+        Ok(Named::RingHash) => Ok(hashing.with(ring)),
+        Ok(Named::Maglev) => Ok(hashing.with(maglev)),
         Ok(Named::ClusterProvided) => refused("CLUSTER_PROVIDED"),
         Ok(Named::LoadBalancingPolicyConfig) => {
             let fault = Fault::Conflict("lb_policy LOAD_BALANCING_POLICY_CONFIG needs it".into());
@@ -123,6 +165,14 @@ fn known(config: &prost_types::Any) -> Result<Result<LbPolicy, String>, Errors> 
             let LeastRequest { choice_count } = any::unpack(config).map_err(undecodable)?;
             LbPolicy::LeastRequest { choices: choices(choice_count)? }
         }
+        "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
+            ring_hash(any::unpack(config).map_err(undecodable)?)?
+        }
+        "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" => {
+            let Maglev { table_size, consistent_hashing_lb_config } =
+                any::unpack(config).map_err(undecodable)?;
+            consistent(consistent_hashing_lb_config)?.with(maglev_size(table_size)?)
+        }
         other => return Ok(Err(other.to_owned())),
     };
     Ok(Ok(policy))
@@ -135,5 +185,105 @@ fn choices(count: Option<u32>) -> Result<u32, Errors> {
             let count = fields::in_range(count, 2..=u32::MAX).at("choice_count")?;
             Ok(count.min(MAX_CHOICES))
         }
+    }
+}
+
+/// `minimum_ring_size`, `maximum_ring_size` and `table_size` unless set.
+const RING: HashPolicy = HashPolicy::RingHash {
+    minimum_size: 1024,
+    maximum_size: MAX_RING,
+    function: HashFunction::XxHash,
+};
+const MAGLEV: HashPolicy = HashPolicy::Maglev { table_size: 65_537 };
+const MAX_RING: u64 = 8 << 20;
+const MAX_TABLE: u32 = 5_000_011;
+
+/// What both policies that hash have in common.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hashing {
+    use_hostname: bool,
+    balance_factor: Option<u32>,
+}
+
+impl Hashing {
+    fn with(self, policy: HashPolicy) -> LbPolicy {
+        let Self { use_hostname, balance_factor } = self;
+        LbPolicy::Hash(HashConfig { policy, use_hostname, balance_factor })
+    }
+}
+
+fn balance(use_hostname: bool, factor: Option<u32>) -> Result<Hashing, Errors> {
+    let factor = factor.map(|factor| fields::in_range(factor, 100..=u32::MAX));
+    let balance_factor = factor.transpose().at("hash_balance_factor")?;
+    Ok(Hashing { use_hostname, balance_factor })
+}
+
+fn consistent(proto: Option<ConsistentHashingLbConfig>) -> Result<Hashing, Errors> {
+    let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } =
+        proto.unwrap_or_default();
+    balance(use_hostname_for_hashing, hash_balance_factor).at("consistent_hashing_lb_config")
+}
+
+fn ring_hash(proto: RingHash) -> Result<LbPolicy, Errors> {
+    let RingHash {
+        hash_function,
+        minimum_ring_size,
+        maximum_ring_size,
+        use_hostname_for_hashing,
+        hash_balance_factor,
+        consistent_hashing_lb_config,
+    } = proto;
+    let function = match fields::enumeration(hash_function).at("hash_function")? {
+        ring_hash::HashFunction::MurmurHash2 => HashFunction::Murmur2,
+        ring_hash::HashFunction::DefaultHash | ring_hash::HashFunction::XxHash => {
+            HashFunction::XxHash
+        }
+    };
+    let hashing = match consistent_hashing_lb_config {
+        Some(config) => consistent(Some(config))?,
+        // The older place of both.
+        None => balance(use_hostname_for_hashing, hash_balance_factor)?,
+    };
+    Ok(hashing.with(ring_sizes(minimum_ring_size, maximum_ring_size, function)?))
+}
+
+fn ring_sizes(
+    minimum: Option<u64>,
+    maximum: Option<u64>,
+    function: HashFunction,
+) -> Result<HashPolicy, Errors> {
+    let mut errors = Errors::new();
+    let mut size = |value: Option<u64>, default: u64, field: &'static str| {
+        let value = value.unwrap_or(default);
+        if value > MAX_RING {
+            errors.push(field, Fault::out_of_range(value, format!("in 0..={MAX_RING}")));
+        }
+        value
+    };
+    let maximum_size = size(maximum, MAX_RING, "maximum_ring_size");
+    let minimum_size = size(minimum, maximum_size.min(1024), "minimum_ring_size");
+    if minimum_size > maximum_size {
+        let text = format!("{minimum_size} is more than maximum_ring_size, {maximum_size}");
+        errors.push("minimum_ring_size", Fault::Conflict(text.into()));
+    }
+    errors.finish()?;
+    Ok(HashPolicy::RingHash { minimum_size, maximum_size: maximum_size.max(1), function })
+}
+
+fn maglev_size(size: Option<u64>) -> Result<HashPolicy, Errors> {
+    let Some(size) = size else { return Ok(MAGLEV) };
+    let in_range = u32::try_from(size).ok().filter(|size| (2..=MAX_TABLE).contains(size));
+    let is_prime =
+        |size: &u32| (2..).take_while(|n| n * n <= *size).all(|n| !size.is_multiple_of(n));
+    match in_range {
+        None => {
+            let fault = Fault::out_of_range(size, format!("in 2..={MAX_TABLE}"));
+            Err(Errors::from(fault).at("table_size"))
+        }
+        Some(size) if !is_prime(&size) => {
+            let fault = Fault::Conflict(format!("{size} is not a prime number").into());
+            Err(Errors::from(fault).at("table_size"))
+        }
+        Some(table_size) => Ok(HashPolicy::Maglev { table_size }),
     }
 }

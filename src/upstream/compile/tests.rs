@@ -68,6 +68,7 @@ fn good_clusters_compile() {
     let eds = json!({"eds_config": {"ads": {}}, "service_name": "s"});
     let raw = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     let policy = "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random";
+    let ring = "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
     let dns = assignment(json!([endpoint("localhost")]));
     let cases = [
         cluster(json!({"load_assignment": null})),
@@ -83,6 +84,12 @@ fn good_clusters_compile() {
             {"typed_extension_config": {"name": "r", "typed_config": {"@type": policy}}}
         ]}})),
         cluster(json!({"dns_failure_refresh_rate": {"base_interval": "1s"}})),
+        cluster(json!({"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 251}})),
+        cluster(json!({"lb_policy": "RING_HASH", "ring_hash_lb_config":
+            {"maximum_ring_size": 8, "hash_function": "MURMUR_HASH_2"}})),
+        cluster(json!({"load_balancing_policy": {"policies": [{"typed_extension_config": {
+            "name": "r", "typed_config": {"@type": ring, "minimum_ring_size": 5,
+                "consistent_hashing_lb_config": {"hash_balance_factor": 150}}}}]}})),
         cluster(json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0.0}}})),
     ];
     for case in cases {
@@ -145,11 +152,32 @@ fn what_cannot_be_used_is_refused_by_field() {
             "load_assignment: LOGICAL_DNS takes",
         ),
         (
-            cluster(json!({"lb_policy": "RING_HASH"})),
+            cluster(json!({"lb_policy": "CLUSTER_PROVIDED"})),
             false,
-            "lb_policy: RING_HASH is not supported",
+            "lb_policy: CLUSTER_PROVIDED is not supported",
         ),
-        (cluster(json!({"lb_policy": "MAGLEV"})), false, "lb_policy: MAGLEV is not supported"),
+        (
+            cluster(json!({"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 250}})),
+            false,
+            "maglev_lb_config.table_size: 250 is not a prime number",
+        ),
+        (
+            cluster(json!({"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5_000_077}})),
+            true,
+            "maglev_lb_config.table_size: 5000077 is not in 2..=5000011",
+        ),
+        (
+            cluster(json!({"lb_policy": "RING_HASH", "ring_hash_lb_config":
+                {"minimum_ring_size": 9, "maximum_ring_size": 8}})),
+            false,
+            "ring_hash_lb_config.minimum_ring_size: 9 is more than maximum_ring_size, 8",
+        ),
+        (
+            cluster(json!({"common_lb_config": {"consistent_hashing_lb_config":
+                {"hash_balance_factor": 99}}})),
+            true,
+            "common_lb_config.consistent_hashing_lb_config.hash_balance_factor: 99 is not in 100..=",
+        ),
         (cluster(json!({"lb_policy": 99})), true, "lb_policy: 99 is not a value"),
         (
             cluster(json!({"lb_policy": "LOAD_BALANCING_POLICY_CONFIG"})),

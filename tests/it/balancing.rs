@@ -1,0 +1,126 @@
+//! Balancing: what of a request decides where it goes, and what happens to that while hosts change.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::harness::resources::{
+    assignment, bootstrap, eds_cluster, listener, route, static_cluster, table, with,
+};
+use crate::harness::{Http1, Kind, Origin, Proxy, eventually};
+use crate::xds_world::World;
+
+async fn origins(names: &[&str]) -> Vec<Origin> {
+    let mut origins = Vec::new();
+    for name in names {
+        origins.push(Origin::http1(name).await);
+    }
+    origins
+}
+
+fn addresses(origins: &[Origin]) -> Vec<std::net::SocketAddr> {
+    origins.iter().map(|origin| origin.address).collect()
+}
+
+/// A route by these hash policies.
+fn hashed(prefix: &str, cluster: &str, policies: Value) -> Value {
+    route(prefix, json!({ "cluster": cluster, "hash_policy": policies }))
+}
+
+/// Who answers a request for `path` with these header lines.
+async fn answer(client: &mut Http1, path: &str, headers: &str) -> String {
+    client.send(&format!("GET {path} HTTP/1.1\r\nhost: t\r\n{headers}\r\n")).await;
+    client.answer().await.text()
+}
+
+#[tokio::test]
+async fn what_a_request_has_decides_where_it_goes() {
+    let origins = origins(&["a", "b", "c"]).await;
+    let ring = with(
+        static_cluster("ring", &addresses(&origins)),
+        json!({ "lb_policy": "RING_HASH", "ring_hash_lb_config": { "minimum_ring_size": 1024 } }),
+    );
+    let maglev =
+        with(static_cluster("maglev", &addresses(&origins)), json!({ "lb_policy": "MAGLEV" }));
+    let by_user = json!([{ "header": { "header_name": "x-user" } }]);
+    let by_key = json!([{ "query_parameter": { "name": "k" } }]);
+    let routes = [hashed("/user", "ring", by_user), hashed("/key", "maglev", by_key)];
+    let proxy = Proxy::with(bootstrap(&[listener("in", &routes)], &[ring, maglev])).await;
+    let address = proxy.listener("in").await;
+    let mut shares = BTreeMap::<_, u32>::new();
+    for user in 0..60 {
+        let (path, headers) = (format!("/key?k={user}"), format!("x-user: {user}\r\n"));
+        let mut client = Http1::connect(address).await;
+        let by_header = answer(&mut client, "/user", &headers).await;
+        let by_key = answer(&mut client, &path, "").await;
+        for name in [&by_header, &by_key] {
+            *shares.entry(name.clone()).or_default() += 1;
+        }
+        // Another connection may be another worker's.
+        let mut client = Http1::connect(address).await;
+        assert_eq!(answer(&mut client, "/user", &headers).await, by_header);
+        assert_eq!(answer(&mut client, &path, "").await, by_key);
+    }
+    assert!(shares.len() == 3 && shares.values().all(|n| *n >= 10), "{shares:?}");
+    // Without what should decide, chance does.
+    let mut client = Http1::connect(address).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        seen.insert(answer(&mut client, "/user", "").await);
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test]
+async fn a_client_is_given_the_cookie_that_keeps_it_where_it_is() {
+    let origins = origins(&["a", "b", "c"]).await;
+    let cluster =
+        with(static_cluster("ring", &addresses(&origins)), json!({ "lb_policy": "RING_HASH" }));
+    let cookie = json!([{ "cookie": { "name": "sid", "ttl": "60s", "path": "/" } }]);
+    let routes = [hashed("/", "ring", cookie)];
+    let proxy = Proxy::with(bootstrap(&[listener("in", &routes)], &[cluster])).await;
+    let mut client = Http1::connect(proxy.listener("in").await).await;
+    for _ in 0..10 {
+        let first = client.get("/").await;
+        let given = first.header("set-cookie").to_owned();
+        let (cookie, attributes) = given.split_once(';').unwrap();
+        assert_eq!(attributes, " Max-Age=60; Path=/; HttpOnly");
+        for _ in 0..5 {
+            client.send(&format!("GET / HTTP/1.1\r\nhost: t\r\ncookie: {cookie}\r\n\r\n")).await;
+            let again = client.answer().await;
+            assert_eq!(again.text(), first.text());
+            assert_eq!(again.header("set-cookie"), "", "it has one");
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_hosts_change_most_stay_where_they_are_and_none_is_lost() {
+    let mut world = World::sotw().await;
+    let all = origins(&["a", "b", "c", "d"]).await;
+    let cluster = with(eds_cluster("ring"), json!({ "lb_policy": "RING_HASH" }));
+    world.push(Kind::Cluster, "2", &[eds_cluster("one"), cluster]).await;
+    let three = assignment("ring", &addresses(&all[..3]));
+    world.push(Kind::Endpoints, "2", &[three]).await;
+    let by_user = json!([{ "header": { "header_name": "x-user" } }]);
+    let routes = [hashed("/", "ring", by_user)];
+    world.push(Kind::Routes, "2", &[table("table", &routes)]).await;
+    let mut client = Http1::connect(world.address).await;
+    eventually("the route is there", async || {
+        (answer(&mut client, "/", "x-user: 0\r\n").await != "one").then_some(())
+    })
+    .await;
+    let mut before = Vec::new();
+    for user in 0..100 {
+        before.push(answer(&mut client, "/", &format!("x-user: {user}\r\n")).await);
+    }
+    world.push(Kind::Endpoints, "3", &[assignment("ring", &addresses(&all))]).await;
+    world.proxy.until_stat("cluster.ring.membership_total", 4).await;
+    let mut moved = 0;
+    for (user, before) in before.iter().enumerate() {
+        let after = answer(&mut client, "/", &format!("x-user: {user}\r\n")).await;
+        assert!("abcd".contains(&after), "{after}");
+        moved += u32::from(after != *before);
+    }
+    assert!((5..60).contains(&moved), "{moved} of 100 moved, when a quarter should");
+}
