@@ -26,7 +26,7 @@ use crate::upstream::pool::settings::ConnectionSettings;
 const FIRST_READ: usize = 8 * 1024;
 
 /// Bytes asked for at the most.
-const LARGEST_READ: usize = 64 * 1024;
+const LARGEST_READ: usize = 128 * 1024;
 
 /// A buffer with less room than this is not worth a read.
 const LEAST_ROOM: usize = 2 * 1024;
