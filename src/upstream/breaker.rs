@@ -7,7 +7,7 @@
 //! counts are kept apart (`config.cluster.v3.CircuitBreakers`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use thiserror::Error;
 
@@ -15,7 +15,7 @@ use crate::exchange::RoutingPriority;
 use crate::telemetry::metrics::{Cell, Gauge, StatGroup};
 
 /// Limits of one priority, as units in use at once; 0 allows none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// `max_connections`, 1024 unless set.
     pub max_connections: u32,
@@ -23,8 +23,41 @@ pub struct Limits {
     pub max_pending_requests: u32,
     /// `max_requests`, 1024 unless set.
     pub max_requests: u32,
-    /// `max_retries`, 3 unless set.
+    /// `max_retries`, 3 unless set; without effect if there is a budget.
     pub max_retries: u32,
+    /// `retry_budget`, which takes the place of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// `track_remaining`: show how many units are left.
+    pub track_remaining: bool,
+}
+
+/// Retries as a share of what is under way: `CircuitBreakers.Thresholds.RetryBudget`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// Percent of the requests that wait or are under way, 0 to 100; 20 unless set.
+    pub percent: f64,
+    /// Retries that are always allowed; 3 unless set.
+    pub min_concurrency: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20.0, min_concurrency: 3 }
+    }
+}
+
+impl RetryBudget {
+    /// Retries allowed at once while `active` requests wait or are under way.
+    fn limit(self, active: u32) -> u32 {
+        let share = f64::from(active) * self.percent / 100.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a u32, rounded down"
+        )]
+        let share = share as u32;
+        share.max(self.min_concurrency)
+    }
 }
 
 impl Default for Limits {
@@ -34,6 +67,8 @@ impl Default for Limits {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            retry_budget: None,
+            track_remaining: false,
         }
     }
 }
@@ -51,6 +86,10 @@ pub enum Resource {
     Retry,
 }
 
+impl Resource {
+    const ALL: [Self; 4] = [Self::Connection, Self::Pending, Self::Request, Self::Retry];
+}
+
 /// A limit was met: Envoy's `UO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the circuit breaker is open")]
@@ -61,6 +100,9 @@ struct Used {
     units: AtomicU32,
     /// 1 while the limit is met.
     open: Gauge,
+    /// Units left; kept up if somebody asked for it.
+    remaining: Gauge,
+    tracked: AtomicBool,
 }
 
 /// Units in use by all clusters of one name.
@@ -83,6 +125,27 @@ impl StatGroup for Usage {
                 visit(name, Cell::Gauge(&used.open));
             }
         }
+        const REMAINING: [[&str; 4]; 2] = [
+            [
+                "default.remaining_cx",
+                "default.remaining_pending",
+                "default.remaining_rq",
+                "default.remaining_retries",
+            ],
+            [
+                "high.remaining_cx",
+                "high.remaining_pending",
+                "high.remaining_rq",
+                "high.remaining_retries",
+            ],
+        ];
+        for (names, used) in REMAINING.iter().zip(&self.0) {
+            for (name, used) in names.iter().zip(used) {
+                if used.tracked.load(Ordering::Relaxed) {
+                    visit(name, Cell::Gauge(&used.remaining));
+                }
+            }
+        }
     }
 }
 
@@ -95,7 +158,26 @@ pub struct Breakers {
 
 impl Breakers {
     pub(super) fn new(usage: Arc<Usage>, default: Limits, high: Limits) -> Self {
-        Self { usage, limits: [default, high] }
+        let breakers = Self { usage, limits: [default, high] };
+        for priority in [RoutingPriority::Default, RoutingPriority::High] {
+            for resource in Resource::ALL {
+                breakers.track(priority, resource);
+            }
+        }
+        breakers
+    }
+
+    /// Shows what is left, or stops showing it. A budget has no fixed end to count down to.
+    fn track(&self, priority: RoutingPriority, resource: Resource) {
+        let limits = &self.limits[priority as usize];
+        let budgeted = resource == Resource::Retry && limits.retry_budget.is_some();
+        let tracked = limits.track_remaining && !budgeted;
+        let used = &self.usage.0[priority as usize][resource as usize];
+        used.tracked.store(tracked, Ordering::Relaxed);
+        if tracked {
+            let limit = i64::from(self.limit(priority, resource));
+            used.remaining.set(limit - i64::from(used.units.load(Ordering::Relaxed)));
+        }
     }
 
     /// The limits of one priority.
@@ -142,8 +224,12 @@ impl Breakers {
 
     fn permit(&self, priority: RoutingPriority, resource: Resource, before: u32) -> Permit {
         let limit = self.limit(priority, resource);
+        let used = &self.usage.0[priority as usize][resource as usize];
         if before.saturating_add(1) >= limit {
-            self.usage.0[priority as usize][resource as usize].open.set(1);
+            used.open.set(1);
+        }
+        if used.tracked.load(Ordering::Relaxed) {
+            used.remaining.dec();
         }
         Permit { usage: Arc::clone(&self.usage), priority, resource, limit }
     }
@@ -154,7 +240,14 @@ impl Breakers {
             Resource::Connection => limits.max_connections,
             Resource::Pending => limits.max_pending_requests,
             Resource::Request => limits.max_requests,
-            Resource::Retry => limits.max_retries,
+            Resource::Retry => match limits.retry_budget {
+                None => limits.max_retries,
+                Some(budget) => {
+                    let active = [Resource::Request, Resource::Pending]
+                        .map(|resource| self.in_use(priority, resource));
+                    budget.limit(active[0].saturating_add(active[1]))
+                }
+            },
         }
     }
 }
@@ -179,8 +272,13 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let used = &self.usage.0[self.priority as usize][self.resource as usize];
-        if used.units.fetch_sub(1, Ordering::Relaxed) == self.limit {
+        let before = used.units.fetch_sub(1, Ordering::Relaxed);
+        // The limit of retries moves with a budget, so that the edge may be passed unseen.
+        if before == self.limit || before < self.limit && self.resource == Resource::Retry {
             used.open.set(0);
+        }
+        if used.tracked.load(Ordering::Relaxed) {
+            used.remaining.inc();
         }
     }
 }
@@ -233,6 +331,41 @@ mod tests {
         assert!(breakers.acquire(RoutingPriority::Default, Resource::Request).is_err());
         assert!(breakers.acquire(RoutingPriority::High, Resource::Request).is_ok());
         assert!(breakers.acquire(RoutingPriority::Default, Resource::Pending).is_ok());
+    }
+
+    #[test]
+    fn a_retry_budget_follows_what_is_under_way() {
+        let budget = RetryBudget { percent: 50.0, min_concurrency: 1 };
+        let limits = Limits { retry_budget: Some(budget), max_retries: 0, ..Limits::default() };
+        let breakers = Breakers::new(Arc::default(), limits, Limits::default());
+        let take = |resource| breakers.acquire(RoutingPriority::Default, resource);
+        let first = take(Resource::Retry).unwrap();
+        assert!(take(Resource::Retry).is_err(), "nothing is under way");
+        let requests: Vec<_> = (0..5).map(|_| take(Resource::Request).unwrap()).collect();
+        let second = take(Resource::Retry).unwrap();
+        assert!(take(Resource::Retry).is_err(), "half of five is two");
+        drop((first, second, requests));
+        assert_eq!(breakers.in_use(RoutingPriority::Default, Resource::Retry), 0);
+    }
+
+    #[test]
+    fn what_is_left_is_shown_only_if_asked_for() {
+        let remaining = |breakers: &Breakers| {
+            let mut found = Vec::new();
+            breakers.usage.visit(&mut |name, cell| {
+                if let (true, Cell::Gauge(gauge)) = (name.contains("remaining"), cell) {
+                    found.push((name, gauge.value()));
+                }
+            });
+            found
+        };
+        assert_eq!(remaining(&breakers(7)), []);
+        let limits = Limits { max_requests: 7, track_remaining: true, ..Limits::default() };
+        let breakers = Breakers::new(Arc::default(), limits, Limits::default());
+        let permit = breakers.acquire(RoutingPriority::Default, Resource::Request).unwrap();
+        assert_eq!(remaining(&breakers)[2], ("default.remaining_rq", 6));
+        drop(permit);
+        assert_eq!(remaining(&breakers)[2], ("default.remaining_rq", 7));
     }
 
     #[test]

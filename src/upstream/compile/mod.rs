@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::breaker::{Breakers, Limits};
+use super::breaker::{Breakers, Limits, RetryBudget};
 use super::dns::{DnsResolver, DnsSettings, FailureRate, LookupFamily};
 use super::hosts::{Endpoints, HostSet};
 use super::{Cluster, Discovery, EdsConfig};
@@ -237,12 +237,16 @@ fn thresholds(proto: Option<proto::CircuitBreakers>) -> Result<[Limits; 2], Erro
             max_pending_requests,
             max_requests,
             max_retries,
+            track_remaining,
+            retry_budget,
         } = threshold;
         let priority = fields::enumeration::<core::RoutingPriority>(priority);
         let Some(priority) = errors.take(priority.at("priority").index(index).at("thresholds"))
         else {
             continue;
         };
+        let budget = retry_budget.map(budget).transpose().at("retry_budget");
+        let retry_budget = errors.take(budget.index(index).at("thresholds")).flatten();
         let default = Limits::default();
         // The first of a priority counts, as in Envoy.
         limits[priority as usize].get_or_insert(Limits {
@@ -250,10 +254,25 @@ fn thresholds(proto: Option<proto::CircuitBreakers>) -> Result<[Limits; 2], Erro
             max_pending_requests: max_pending_requests.unwrap_or(default.max_pending_requests),
             max_requests: max_requests.unwrap_or(default.max_requests),
             max_retries: max_retries.unwrap_or(default.max_retries),
+            retry_budget,
+            track_remaining,
         });
     }
     errors.finish()?;
     Ok(limits.map(Option::unwrap_or_default))
+}
+
+fn budget(proto: proto::circuit_breakers::thresholds::RetryBudget) -> Result<RetryBudget, Errors> {
+    let proto::circuit_breakers::thresholds::RetryBudget { budget_percent, min_retry_concurrency } =
+        proto;
+    let default = RetryBudget::default();
+    let percent = budget_percent.map_or(default.percent, |percent| percent.value);
+    if !(0.0..=100.0).contains(&percent) {
+        let fault = Fault::out_of_range(percent, "in 0..=100");
+        return Err(Errors::from(fault).at("budget_percent"));
+    }
+    let min_concurrency = min_retry_concurrency.unwrap_or(default.min_concurrency);
+    Ok(RetryBudget { percent, min_concurrency })
 }
 
 fn transport(proto: Option<core::TransportSocket>) -> Result<(), Errors> {
