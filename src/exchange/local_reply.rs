@@ -127,6 +127,11 @@ impl LocalReply {
         )
     }
 
+    /// 504 `UT`: the timeout of a single try passed, and there is not to be another.
+    pub fn per_try_timeout() -> Self {
+        Self { details: "upstream_per_try_timeout", ..Self::upstream_timeout() }
+    }
+
     /// 408: the request did not arrive in time.
     pub fn request_timeout() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout", "request timeout")

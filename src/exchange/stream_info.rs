@@ -26,6 +26,8 @@ pub struct Downstream {
     pub local: SocketAddr,
     /// The peer's IP address as a header value.
     pub remote_ip: HeaderValue,
+    /// Bytes of a request that may be held for it: `per_connection_buffer_limit_bytes`.
+    pub buffer_limit: u32,
 }
 
 /// How an exchange ended or was answered, in Envoy's letters.

@@ -97,6 +97,7 @@ fn admit(
         remote,
         local: version.local_address(&socket)?,
         remote_ip: ip_header(remote)?,
+        buffer_limit: version.config.buffer_limit,
     });
     let open = Open::new(stats, admitted);
     let hcm = Arc::clone(&version.hcm);

@@ -33,6 +33,8 @@ pub struct ListenerConfig {
     pub bind: BindOptions,
     /// Length of the accept queue.
     pub backlog: i32,
+    /// Bytes of a request that may be held: `per_connection_buffer_limit_bytes`, 1 MiB unless set.
+    pub buffer_limit: u32,
     /// What is done with connections.
     pub chain: Chain,
     /// Cells of its address.
@@ -67,6 +69,7 @@ pub fn compile(message: proto::Listener, cx: &CompileContext) -> Result<Listener
         stat_prefix,
         filter_chains,
         default_filter_chain,
+        per_connection_buffer_limit_bytes,
         drain_type,
         listener_filters,
         freebind,
@@ -105,6 +108,7 @@ pub fn compile(message: proto::Listener, cx: &CompileContext) -> Result<Listener
             freebind: freebind.unwrap_or(false),
         },
         backlog: backlog.ok_or_else(missing)?,
+        buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(1 << 20),
         chain: chain.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::listener(&stats_name)),
     })

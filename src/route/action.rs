@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::hash::HashPolicies;
 use super::host;
+use super::policy::{BodyLimit, RetryPolicy};
 use super::rewrite::{HostValue, PrefixRewrite, TooLong};
 use crate::config::matcher::HeaderField;
 use crate::exchange::{LocalReply, RequestHead, RoutingPriority};
@@ -36,6 +37,8 @@ pub struct Forward {
     pub(super) cluster_not_found: StatusCode,
     pub(super) priority: RoutingPriority,
     pub(super) hash: Option<Arc<HashPolicies>>,
+    pub(super) retry: Option<Arc<RetryPolicy>>,
+    pub(super) body_limit: Option<BodyLimit>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,6 +92,16 @@ impl Forward {
     /// ever.
     pub fn idle_timeout(&self) -> Option<Duration> {
         self.idle_timeout
+    }
+
+    /// When the request is tried again: the route's own policy, or its virtual host's.
+    pub fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.retry.as_deref()
+    }
+
+    /// How much of a body may be held for that, in bytes, where the connection allows so many.
+    pub fn body_limit(&self, connection: u32) -> u64 {
+        BodyLimit::bytes(self.body_limit, connection)
     }
 
     /// Which circuit breakers count.

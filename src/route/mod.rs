@@ -15,6 +15,7 @@ mod compile;
 pub mod hash;
 mod headers;
 mod host;
+mod policy;
 mod predicate;
 mod rewrite;
 mod tree;
@@ -31,6 +32,7 @@ use http::{HeaderName, Method};
 
 pub use action::{Action, DirectResponse, Forward, Redirect};
 pub use compile::{CompileContext, CompileFilterOverride};
+pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy};
 pub use rewrite::{HostValue, X_ENVOY_ORIGINAL_PATH};
 
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};

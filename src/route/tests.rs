@@ -79,6 +79,7 @@ fn stream() -> StreamInfo {
         remote: "10.1.1.1:77".parse().unwrap(),
         local: "10.1.1.2:80".parse().unwrap(),
         remote_ip: http::HeaderValue::from_static("10.1.1.1"),
+        buffer_limit: 1 << 20,
     };
     StreamInfo::new(tokio::time::Instant::now(), http::Version::HTTP_2, Arc::new(downstream))
 }

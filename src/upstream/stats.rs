@@ -44,6 +44,16 @@ crate::stats! {
         counter upstream_rq_retry,
         /// Retries refused by the circuit breaker.
         counter upstream_rq_retry_overflow,
+        /// Requests whose last retry was answered well enough.
+        counter upstream_rq_retry_success,
+        /// Requests that would have been tried again if they might.
+        counter upstream_rq_retry_limit_exceeded,
+        /// Retries that waited a random, growing time.
+        counter upstream_rq_retry_backoff_exponential,
+        /// Retries that waited as long as the upstream asked for.
+        counter upstream_rq_retry_backoff_ratelimited,
+        /// Tries whose own timeout passed.
+        counter upstream_rq_per_try_timeout,
         /// Connections begun.
         counter upstream_cx_total,
         /// Connections that are open or being opened.

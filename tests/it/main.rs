@@ -9,6 +9,9 @@ mod access_log;
 mod admin;
 #[cfg(test)]
 mod balancing;
+#[cfg(test)]
+mod breakers;
+#[cfg(test)]
 mod clusters;
 #[cfg(test)]
 mod http_faults;
@@ -22,6 +25,8 @@ mod http_limits;
 mod last_good;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod robustness;
 #[cfg(test)]

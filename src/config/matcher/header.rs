@@ -1,7 +1,7 @@
 //! `config.route.v3.HeaderMatcher`: one condition on one header of a request.
 
 use http::header::HOST;
-use http::{HeaderName, request};
+use http::{HeaderMap, HeaderName, request};
 
 use super::{RegexMatcher, StringMatcher};
 use crate::config::error::{Errors, Fault, OrFault};
@@ -123,7 +123,18 @@ impl HeaderMatcher {
 
     /// Whether the request's header matches.
     pub fn matches(&self, head: &request::Parts) -> bool {
-        let found = self.field.any(head, |value| self.value.matches(value));
+        self.decide(self.field.any(head, |value| self.value.matches(value)))
+    }
+
+    /// Whether a header of a response matches. It has none of a request's pseudo-headers.
+    pub fn matches_response(&self, headers: &HeaderMap) -> bool {
+        let HeaderField::Named(name) = &self.field else { return self.decide(None) };
+        let mut values = headers.get_all(name).iter().peekable();
+        let any = values.peek().is_some().then(|| values.any(|v| self.value.matches(v.as_bytes())));
+        self.decide(any)
+    }
+
+    fn decide(&self, found: Option<bool>) -> bool {
         match found.or_else(|| self.missing_is_empty.then(|| self.value.matches(b""))) {
             Some(matched) => matched != self.invert,
             // Without a value to look at there is none that differs either: inverting a value

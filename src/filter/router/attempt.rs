@@ -1,124 +1,132 @@
-//! One try at one host: send, wait, judge.
+//! One try at one host: send, wait, and make an answer of what came back.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::exchange::deadline::{Deadline, Deadlines};
+use super::timers::{Limit, Timers};
 use crate::exchange::headers::{X_ENVOY_UPSTREAM_SERVICE_TIME, is_hop_by_hop, strip_hop_by_hop};
-use crate::exchange::{LocalReply, Request, Response, ResponseFlag, StreamInfo, StreamReset};
-use crate::upstream::{Host, LocalCluster, Permit, RequestBodyError, UpstreamError};
+use crate::exchange::{
+    Body, LocalReply, RequestHead, Response, ResponseFlag, ResponseHead, StreamInfo, StreamReset,
+};
+use crate::upstream::{Cluster, Host, LocalCluster, Permit, RequestBodyError, UpstreamError};
 
-/// What one try needs.
+/// Where one try goes.
 pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a LocalCluster,
     pub(super) host: &'a Arc<Host>,
-    /// From the request's last byte to the response's last; `None` is for ever.
-    pub(super) timeout: Option<Duration>,
-    pub(super) deadlines: &'a Deadlines,
-    /// Tell the client how long the upstream took.
-    pub(super) service_time: bool,
+    pub(super) stream: &'a StreamInfo,
+}
+
+/// What an upstream answered, and when.
+pub(super) struct Answer {
+    pub(super) head: ResponseHead,
+    body: Body,
+    sent: Instant,
+    came: Instant,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The upstream gave none.
+    Upstream(UpstreamError),
+    /// The route's timeout passed.
+    Timeout,
+    /// The stream was idle for too long.
+    Idle,
+    /// The try's own timeout passed.
+    PerTry,
+}
+
+impl From<Limit> for Failure {
+    fn from(limit: Limit) -> Self {
+        match limit {
+            Limit::Timeout => Self::Timeout,
+            Limit::Idle => Self::Idle,
+            Limit::PerTry => Self::PerTry,
+        }
+    }
 }
 
 impl Attempt<'_> {
-    /// Sends the request; a failure becomes a local reply, or a reset if the client is to blame.
+    /// Sends the request and waits for the head of its answer.
     pub(super) async fn run(
         &self,
-        request: Request,
+        head: RequestHead,
+        body: Body,
         permit: Permit,
-    ) -> Result<Response, StreamReset> {
-        let Request { head, body, mut stream } = request;
+        timers: &mut Timers<'_>,
+    ) -> Result<Answer, Failure> {
         let sent = Instant::now();
-        let cluster = self.cluster.cluster();
-        let mut timer = None;
         let outcome = {
             let mut send = pin!(self.cluster.send(self.host, permit, head, body));
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(outcome));
+                    return Poll::Ready(outcome.map_err(Failure::Upstream));
                 }
-                self.poll_timer(cx, &stream, &mut timer).map(Err)
+                timers.poll(cx, self.stream, true).map(|limit| Err(limit.into()))
             })
             .await
         };
-        let now = Instant::now();
-        let (mut head, body) = match outcome {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return refuse(error, stream),
-            Err(limit) => {
-                let reply = match limit {
-                    Limit::Timeout => {
-                        cluster.stats.upstream_rq_timeout.inc();
-                        LocalReply::upstream_timeout()
-                    }
-                    Limit::Idle => LocalReply::stream_idle_timeout(true),
-                };
-                cluster.stats.count_response(reply.status());
-                return Ok(reply.into_response(stream));
-            }
-        };
-        stream.upstream_first_byte = Some(now);
-        stream.details = "via_upstream";
-        stream.response_deadline = match timer {
-            Some((deadline, Limit::Timeout)) => Some(deadline),
-            _ => self.timeout.map(|timeout| self.deadlines.at(now + timeout)),
-        }
-        .filter(|_| stream.request_complete());
-        if head.headers.keys().any(is_hop_by_hop) {
-            strip_hop_by_hop(&mut head.headers);
-        }
-        if self.service_time {
-            let ms = u64::try_from((now - sent).as_millis()).unwrap_or(u64::MAX);
-            head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, milliseconds(ms));
-        }
-        Ok(Response { head, body, stream })
-    }
-
-    /// Ready once a limit has passed. They start when the request has arrived whole; until then the
-    /// body times itself.
-    fn poll_timer(
-        &self,
-        cx: &mut Context<'_>,
-        stream: &StreamInfo,
-        timer: &mut Option<(Deadline, Limit)>,
-    ) -> Poll<Limit> {
-        if timer.is_none() {
-            let start = match &stream.request_body {
-                None => stream.start,
-                Some(body) => {
-                    // Registered first: the body may finish between the two lines.
-                    body.wake_when_complete(cx.waker());
-                    if !body.is_complete() {
-                        return Poll::Pending;
-                    }
-                    Instant::now()
-                }
-            };
-            let limits = [(self.timeout, Limit::Timeout), (stream.idle_timeout, Limit::Idle)];
-            let first = limits.into_iter().filter_map(|(after, limit)| Some((after?, limit)));
-            if let Some((after, limit)) = first.min_by_key(|(after, _)| *after) {
-                *timer = Some((self.deadlines.at(start + after), limit));
-            }
-        }
-        match timer {
-            Some((deadline, limit)) => Pin::new(deadline).poll(cx).map(|()| *limit),
-            None => Poll::Pending,
-        }
+        timers.restart();
+        let (head, body) = outcome?;
+        Ok(Answer { head, body, sent, came: Instant::now() })
     }
 }
 
-/// What an exchange ran into.
-#[derive(Debug, Clone, Copy)]
-enum Limit {
-    /// The route's timeout.
-    Timeout,
-    /// The stream's idle timeout.
-    Idle,
+impl Answer {
+    /// The answer on its way to the client. `service_time` tells how long the upstream took.
+    pub(super) fn into_response(
+        self,
+        mut stream: Box<StreamInfo>,
+        timers: Timers<'_>,
+        service_time: bool,
+    ) -> Response {
+        let Self { mut head, body, sent, came } = self;
+        stream.upstream_first_byte = Some(came);
+        stream.details = "via_upstream";
+        stream.response_deadline = timers.response_deadline(&stream, came);
+        if head.headers.keys().any(is_hop_by_hop) {
+            strip_hop_by_hop(&mut head.headers);
+        }
+        if service_time {
+            let ms = u64::try_from((came - sent).as_millis()).unwrap_or(u64::MAX);
+            head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, milliseconds(ms));
+        }
+        Response { head, body, stream }
+    }
+}
+
+impl Failure {
+    /// The answer to give instead, or a reset if the client is to blame. Timeouts are counted here.
+    pub(super) fn into_response(
+        self,
+        mut stream: Box<StreamInfo>,
+        cluster: &Cluster,
+    ) -> Result<Response, StreamReset> {
+        let reply = match self {
+            Self::Upstream(UpstreamError::RequestBody(RequestBodyError::Connection)) => {
+                // The client left while it was sending: nobody is there to be answered.
+                stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
+                stream.details = "downstream_remote_disconnect";
+                return Err(StreamReset { stream });
+            }
+            Self::Upstream(error) => return Ok(error.reply().into_response(stream)),
+            Self::Timeout => {
+                cluster.stats.upstream_rq_timeout.inc();
+                LocalReply::upstream_timeout()
+            }
+            Self::Idle => LocalReply::stream_idle_timeout(true),
+            Self::PerTry => LocalReply::per_try_timeout(),
+        };
+        cluster.stats.count_response(reply.status());
+        Ok(reply.into_response(stream))
+    }
 }
 
 /// Most answers come within milliseconds, whose header values are not worth an allocation.
@@ -128,14 +136,4 @@ fn milliseconds(ms: u64) -> HeaderValue {
         Some(text) => HeaderValue::from_static(text),
         None => HeaderValue::from(ms),
     }
-}
-
-fn refuse(error: UpstreamError, mut stream: Box<StreamInfo>) -> Result<Response, StreamReset> {
-    if let UpstreamError::RequestBody(RequestBodyError::Connection) = error {
-        // The client left while it was sending: nobody is there to be answered.
-        stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
-        stream.details = "downstream_remote_disconnect";
-        return Err(StreamReset { stream });
-    }
-    Ok(error.reply().into_response(stream))
 }

@@ -1,7 +1,13 @@
 //! `envoy.filters.http.router`: the end of every chain. It joins the matched route to a cluster,
 //! picks a host, and carries the exchange there and back.
 
+mod asked;
 mod attempt;
+mod backoff;
+mod replay;
+mod retry;
+mod timers;
+mod tries;
 
 use std::sync::Arc;
 
@@ -22,7 +28,10 @@ use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::hash::Hashed;
 use crate::route::{Action, Forward, Route, RouteTable};
 use crate::upstream::{Host, LbContext, LocalCluster};
+use asked::Asked;
 use attempt::Attempt;
+use timers::{Timers, Times};
+use tries::Wanted;
 
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.router.v3.Router",
@@ -98,18 +107,25 @@ impl Router {
             route.record_request(&head, &mut stream);
             return Ok(LocalReply::cluster_not_found(status).into_response(stream));
         };
+        if let Some(idle) = forward.idle_timeout() {
+            stream.idle_timeout = Some(idle).filter(|idle| !idle.is_zero());
+        }
         let hashed = match forward.hash_policies() {
             Some(policies) => policies.hash(&head, &stream.downstream.remote_ip, rand::random),
             None => Hashed::default(),
         };
+        let asked = Asked::take(&mut head);
+        if forward.retry_policy().is_some() || asked.is_some() {
+            let request = Request { head, body, stream };
+            let wanted = Wanted { route, forward, asked: asked.as_deref(), hash: hashed.hash };
+            let tried = Box::pin(self.try_repeatedly(cluster, request, &wanted)).await;
+            return tried.map(|response| with_cookies(response, hashed));
+        }
         let Ok(host) = cluster.choose(&LbContext { hash: hashed.hash }) else {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
         };
         stream.upstream_host = Some(host.address());
-        if let Some(idle) = forward.idle_timeout() {
-            stream.idle_timeout = Some(idle).filter(|idle| !idle.is_zero());
-        }
         self.announce(&mut head, route, forward);
         route.apply_request_headers(&mut head, &mut stream);
         if let Err(reply) = rewrite(&mut head, &mut stream, forward, &host) {
@@ -118,21 +134,16 @@ impl Router {
         let Ok(permit) = cluster.admit(forward.priority()) else {
             return Ok(refuse(&cluster, LocalReply::overflow(), stream));
         };
-        let attempt = Attempt {
-            cluster: &cluster,
-            host: &host,
-            timeout: forward.timeout(),
-            deadlines: &self.cx.deadlines,
-            service_time: self.config.envoy_headers,
+        let mut timers = Timers::new(&self.cx.deadlines, Times::of(forward, None));
+        let attempt = Attempt { cluster: &cluster, host: &host, stream: &stream };
+        let mut response = match attempt.run(head, body, permit, &mut timers).await {
+            Ok(answer) => answer.into_response(stream, timers, self.config.envoy_headers),
+            Err(failure) => failure.into_response(stream, cluster.cluster())?,
         };
-        let mut response = attempt.run(Request { head, body, stream }, permit).await?;
-        for cookie in hashed.set_cookies {
-            response.head.headers.append(SET_COOKIE, cookie);
-        }
         if route.include_attempt_count_in_response() {
             response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }
-        Ok(response)
+        Ok(with_cookies(response, hashed))
     }
 
     /// Tells the upstream what it is asked for.
@@ -148,6 +159,14 @@ impl Router {
     }
 }
 
+/// Gives the client the cookies that its next request is to be hashed by.
+fn with_cookies(mut response: Response, hashed: Hashed) -> Response {
+    for cookie in hashed.set_cookies {
+        response.head.headers.append(SET_COOKIE, cookie);
+    }
+    response
+}
+
 /// Gives the request the path and host that the upstream gets.
 fn rewrite(
     head: &mut RequestHead,
@@ -156,6 +175,12 @@ fn rewrite(
     host: &Host,
 ) -> Result<(), LocalReply> {
     forward.rewrite(head)?;
+    rewrite_host(head, stream, forward, host);
+    Ok(())
+}
+
+/// The part of it that depends on the host.
+fn rewrite_host(head: &mut RequestHead, stream: &mut StreamInfo, forward: &Forward, host: &Host) {
     if forward.auto_host_rewrite()
         && let Ok(name) = HeaderValue::from_str(host.hostname())
         && !name.is_empty()
@@ -168,7 +193,6 @@ fn rewrite(
         record.authority = head.headers.get(HOST).cloned();
         record.headers.clone_from(&head.headers);
     }
-    Ok(())
 }
 
 /// A refusal that counts against the cluster.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode};
 
-use super::{Inherited, LevelFields, Shared, hash, headers};
+use super::{Inherited, LevelFields, Shared, hash, headers, retry};
 use crate::config::matcher::HeaderField;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::RoutingPriority;
@@ -78,6 +78,7 @@ fn forward(
     let proto::RouteAction {
         prefix_rewrite: rewrite,
         timeout,
+        retry_policy,
         priority,
         hash_policy,
         cluster_not_found_response_code,
@@ -103,6 +104,8 @@ fn forward(
             StatusCode::SERVICE_UNAVAILABLE
         }
     };
+    let own = errors.take(retry_policy.map(retry::compile).transpose().at("retry_policy"));
+    let retry = own.flatten().or_else(|| inherited.retry.clone());
     let host = errors.take(host_rewrite(host_rewrite_specifier));
     let hash = errors.take(hash::compile(&hash_policy).at("hash_policy")).flatten();
     let timeout = shared.timeout(limit);
@@ -115,6 +118,8 @@ fn forward(
         cluster_not_found,
         priority,
         hash: hash.clone(),
+        retry: retry.clone(),
+        body_limit: inherited.body_limit,
     };
     let host = host.unwrap_or(HostRewrite::Keep);
     let one = |cluster, host| {

@@ -9,6 +9,7 @@ mod hash;
 mod headers;
 mod overrides;
 mod predicate;
+mod retry;
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use prost_types::Any as ProtoAny;
 use super::action::Timeout;
 use super::headers::Mutations;
 use super::host::Domains;
+use super::policy::{BodyLimit, RetryPolicy};
 use super::tree::{PathIndex, PathPattern};
 use super::{Entry, HostRoutes, Overrides, Route, RouteTable, Target, VirtualHost, Weighted};
 use crate::config::matcher::{RegexMatcher, header_name};
@@ -70,6 +72,8 @@ impl Shared<'_> {
 struct Inherited {
     overrides: Option<Arc<Overrides>>,
     mutations: Option<Arc<Mutations>>,
+    retry: Option<Arc<RetryPolicy>>,
+    body_limit: Option<BodyLimit>,
 }
 
 /// The fields by which a level adds to what is [`Inherited`].
@@ -96,6 +100,8 @@ impl Inherited {
         Ok(Self {
             overrides: overrides.unwrap_or_default(),
             mutations: mutations.unwrap_or_default(),
+            retry: self.retry.clone(),
+            body_limit: self.body_limit,
         })
     }
 }
@@ -200,7 +206,10 @@ fn virtual_host(
         request_headers_to_remove,
         include_request_attempt_count,
         typed_per_filter_config,
+        retry_policy,
+        per_request_buffer_limit_bytes,
         include_attempt_count_in_response,
+        request_body_buffer_limit,
     } = host;
     let mut errors = Errors::new();
     let name = errors.take(fields::non_empty(&name).at("name")).unwrap_or_default();
@@ -213,7 +222,11 @@ fn virtual_host(
         },
         typed_per_filter_config: &typed_per_filter_config,
     };
-    let inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
+    let mut inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
+    inherited.retry =
+        errors.take(retry_policy.map(retry::compile).transpose().at("retry_policy")).flatten();
+    inherited.body_limit =
+        retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
     let host = Arc::new(VirtualHost {
         name,
         include_request_attempt_count,
@@ -246,6 +259,8 @@ fn route(
         request_headers_to_remove,
         typed_per_filter_config,
         name,
+        per_request_buffer_limit_bytes,
+        request_body_buffer_limit,
         action,
     } = route;
     let mut errors = Errors::new();
@@ -263,7 +278,10 @@ fn route(
         },
         typed_per_filter_config: &typed_per_filter_config,
     };
-    let inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
+    let mut inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
+    inherited.body_limit =
+        retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit)
+            .or(inherited.body_limit);
     // Without a pattern the route is lost, but its action is checked all the same.
     let length = matched.as_ref().map(|(pattern, _)| pattern.matched());
     let length = length.unwrap_or(super::rewrite::Matched::Whole);
@@ -280,7 +298,8 @@ fn route(
     errors.finish()?;
     let name: Option<Arc<str>> = (!name.is_empty()).then(|| name.into());
     let route = |choice: action::Choice| {
-        let Inherited { overrides, mutations } = choice.inherited;
+        // The action has the rest already.
+        let Inherited { overrides, mutations, retry: _, body_limit: _ } = choice.inherited;
         Arc::new(Route {
             name: name.clone(),
             host: Arc::clone(host),

@@ -54,6 +54,7 @@ fn taken(filter: Option<proto::AccessLogFilter>) -> Vec<String> {
         remote: "10.0.0.1:1".parse().unwrap(),
         local: "10.0.0.2:2".parse().unwrap(),
         remote_ip: HeaderValue::from_static("10.0.0.1"),
+        buffer_limit: 1 << 20,
     });
     for (code, flag) in [
         (200, None),

@@ -30,6 +30,9 @@ pub enum UpstreamError {
     /// The response's head did not come within `response_header_timeout`.
     #[error("the upstream took too long to answer")]
     ResponseHeaderTimeout,
+    /// The upstream refused the stream (`REFUSED_STREAM`): it has not acted on it.
+    #[error("the upstream refused the stream")]
+    Refused,
     /// The answer was not HTTP, or the request cannot be put into the upstream's protocol.
     #[error("the upstream broke the protocol")]
     Protocol,
@@ -76,7 +79,7 @@ impl UpstreamError {
             Self::ConnectFailure(_) => LocalReply::connect_failure(),
             Self::ConnectTimeout => LocalReply::connect_timeout(),
             Self::Terminated => LocalReply::connection_termination(),
-            Self::RemoteReset => LocalReply::remote_reset(),
+            Self::RemoteReset | Self::Refused => LocalReply::remote_reset(),
             Self::ResponseHeaderTimeout => LocalReply::upstream_timeout(),
             Self::Protocol => LocalReply::upstream_protocol_error(),
             Self::RequestBody(RequestBodyError::Connection) => {
@@ -100,7 +103,8 @@ impl UpstreamError {
             | Self::ConnectFailure(_)
             | Self::ConnectTimeout
             | Self::Terminated
-            | Self::RemoteReset => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::RemoteReset
+            | Self::Refused => StatusCode::SERVICE_UNAVAILABLE,
             Self::ResponseHeaderTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Protocol => StatusCode::BAD_GATEWAY,
             Self::RequestBody(RequestBodyError::Connection) => StatusCode::BAD_REQUEST,
@@ -120,6 +124,9 @@ impl UpstreamError {
             }
             if let Some(h2) = cause.downcast_ref::<h2::Error>() {
                 return match () {
+                    () if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                        Self::Refused
+                    }
                     () if h2.is_reset() && h2.is_remote() => Self::RemoteReset,
                     () if h2.is_io() || h2.is_go_away() && h2.is_remote() => Self::Terminated,
                     () => Self::Protocol,

@@ -18,6 +18,7 @@ fn stream() -> StreamInfo {
         remote: "10.0.0.1:4242".parse().unwrap(),
         local: "[::1]:8080".parse().unwrap(),
         remote_ip: HeaderValue::from_static("10.0.0.1"),
+        buffer_limit: 1 << 20,
     };
     let mut stream = StreamInfo::new(Instant::now(), Version::HTTP_11, Arc::new(downstream));
     stream.start_time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_455_090_165);

@@ -1,0 +1,209 @@
+//! A request that may be tried again, or that says itself how long it may take.
+//!
+//! Apart from the usual way through the router, so that a request without any of this pays nothing
+//! for it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::asked::Asked;
+use super::attempt::{Answer, Attempt, Failure};
+use super::replay::Replay;
+use super::retry::Plan;
+use super::timers::{Timers, Times};
+use super::{Router, refuse, rewrite_host};
+use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS};
+use crate::exchange::{
+    LocalReply, Request, RequestHead, Response, ResponseFlag, StreamInfo, StreamReset,
+};
+use crate::route::{Forward, Route};
+use crate::upstream::{Host, LbContext, LocalCluster, Permit};
+
+/// The route of a request, and what the request asks for itself.
+pub(super) struct Wanted<'a> {
+    pub(super) route: &'a Route,
+    pub(super) forward: &'a Forward,
+    pub(super) asked: Option<&'a Asked>,
+    /// By which its host is chosen.
+    pub(super) hash: Option<u64>,
+}
+
+/// How a try ended for good.
+enum Ended {
+    Tried(Result<Answer, Failure>),
+    Refused(LocalReply),
+}
+
+impl Router {
+    /// Tries until an answer is good enough, or there is no more to be done.
+    pub(super) async fn try_repeatedly(
+        &self,
+        mut cluster: Arc<LocalCluster>,
+        request: Request,
+        wanted: &Wanted<'_>,
+    ) -> Result<Response, StreamReset> {
+        let Wanted { route, forward, asked, hash } = *wanted;
+        let Request { mut head, body, mut stream } = request;
+        let times = Times::of(forward, asked);
+        let mut plan = Plan::new(forward.retry_policy(), asked, &head);
+        let Ok(mut host) = cluster.choose(&LbContext { hash }) else {
+            route.record_request(&head, &mut stream);
+            return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
+        };
+        self.announce_times(&mut head, forward, times);
+        stream.upstream_host = Some(host.address());
+        route.apply_request_headers(&mut head, &mut stream);
+        if let Err(reply) = forward.rewrite(&mut head) {
+            return Ok(reply.into_response(stream));
+        }
+        // Without a plan there is one try, and nothing to keep for another.
+        let limit = forward.body_limit(stream.downstream.buffer_limit);
+        let replay = Replay::new(body, plan.as_ref().map_or(0, |_| limit));
+        let mut timers = Timers::new(&self.cx.deadlines, times);
+        let mut tried = SmallVec::<[SocketAddr; 4]>::new();
+        let mut count = 1u32;
+        // Held until it is known what the retry came to.
+        let mut retry: Option<Permit> = None;
+        let ended = loop {
+            stream.upstream_host = Some(host.address());
+            let Ok(permit) = cluster.admit(forward.priority()) else {
+                break Ended::Refused(LocalReply::overflow());
+            };
+            let Some(body) = replay.next() else { break Ended::Refused(LocalReply::overflow()) };
+            let mut copy = head.clone();
+            if route.include_request_attempt_count() {
+                copy.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
+            }
+            rewrite_host(&mut copy, &mut stream, forward, &host);
+            let attempt = Attempt { cluster: &cluster, host: &host, stream: &stream };
+            let outcome = attempt.run(copy, body, permit, &mut timers).await;
+            if matches!(outcome, Err(Failure::PerTry)) {
+                cluster.cluster().stats.upstream_rq_per_try_timeout.inc();
+                host.stats.rq_timeout.inc();
+            }
+            let Some(plan) = &mut plan else { break Ended::Tried(outcome) };
+            let again = match &outcome {
+                Ok(answer) => plan.rejects(&answer.head),
+                Err(failure) => plan.survives(failure),
+            };
+            let stats = &cluster.cluster().stats;
+            if !again {
+                if retry.is_some() {
+                    stats.upstream_rq_retry_success.inc();
+                }
+                break Ended::Tried(outcome);
+            }
+            if !replay.rewind() {
+                break Ended::Tried(outcome);
+            }
+            drop(retry.take());
+            let Some(remaining) = plan.remaining.checked_sub(1) else {
+                stats.upstream_rq_retry_limit_exceeded.inc();
+                stream.flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+                break Ended::Tried(outcome);
+            };
+            plan.remaining = remaining;
+            let Ok(permit) = cluster.admit_retry(forward.priority()) else {
+                stream.flags.set(ResponseFlag::UpstreamOverflow);
+                break Ended::Tried(outcome);
+            };
+            retry = Some(permit);
+            let asked_wait =
+                outcome.as_ref().ok().and_then(|answer| plan.asked_wait(&answer.head.headers));
+            match asked_wait {
+                Some(_) => stats.upstream_rq_retry_backoff_ratelimited.inc(),
+                None => stats.upstream_rq_retry_backoff_exponential.inc(),
+            }
+            let wait = asked_wait.unwrap_or_else(|| plan.waits.next(rand::random()));
+            // What is held of the last try goes back before the wait.
+            drop(outcome);
+            tried.push(host.address());
+            if let Err(failure) = self.wait(wait, &mut timers, &stream).await {
+                break Ended::Tried(Err(failure));
+            }
+            // The configuration may have changed meanwhile.
+            let current = self.cx.clusters.get(cluster.cluster().name());
+            let next = current.and_then(|current| {
+                cluster = current;
+                choose_again(&cluster, plan, &tried, hash)
+            });
+            host = match next {
+                Some(next) => next,
+                None => break Ended::Refused(LocalReply::no_healthy_upstream()),
+            };
+            count += 1;
+        };
+        let mut response = match ended {
+            Ended::Refused(reply) => return Ok(refuse(&cluster, reply, stream)),
+            Ended::Tried(Ok(answer)) => {
+                answer.into_response(stream, timers, self.config.envoy_headers)
+            }
+            Ended::Tried(Err(failure)) => failure.into_response(stream, cluster.cluster())?,
+        };
+        if route.include_attempt_count_in_response() {
+            response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
+        }
+        Ok(response)
+    }
+
+    /// Tells the upstream how long it has.
+    fn announce_times(&self, head: &mut RequestHead, forward: &Forward, times: Times) {
+        if !self.config.envoy_headers {
+            return;
+        }
+        let expected = match times.per_try.or(times.whole) {
+            Some(time) if forward.timeout() != Some(time) => {
+                HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            }
+            Some(_) => match forward.expected_timeout_header() {
+                Some(expected) => expected.clone(),
+                None => return,
+            },
+            None => return,
+        };
+        head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected);
+    }
+
+    /// Waits between two tries, unless the exchange's own time passes first.
+    async fn wait(
+        &self,
+        wait: Duration,
+        timers: &mut Timers<'_>,
+        stream: &StreamInfo,
+    ) -> Result<(), Failure> {
+        let mut over = self.cx.deadlines.at(Instant::now() + wait);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(limit) = timers.poll(cx, stream, false) {
+                return Poll::Ready(Err(limit.into()));
+            }
+            Pin::new(&mut over).poll(cx).map(Ok)
+        })
+        .await
+    }
+}
+
+/// A host for another try: not one to keep away from, if the draws allow; else whatever came last.
+fn choose_again(
+    cluster: &LocalCluster,
+    plan: &Plan<'_>,
+    tried: &SmallVec<[SocketAddr; 4]>,
+    mut hash: Option<u64>,
+) -> Option<Arc<Host>> {
+    let mut redraws = plan.redraws();
+    loop {
+        // By the request's hash it would always be the same host.
+        let host = cluster.choose(&LbContext { hash: hash.take() }).ok()?;
+        if redraws == 0 || !plan.avoids(&host, tried) {
+            return Some(host);
+        }
+        redraws -= 1;
+    }
+}
