@@ -128,12 +128,14 @@ pub(super) struct TrackedBody {
     stream: Box<StreamInfo>,
     idle: Option<Deadline>,
     in_flight: InFlight,
+    /// How the body broke off, until that is told.
+    broken: Option<Box<BodyError>>,
 }
 
 impl TrackedBody {
     pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
         stream.complete = body.is_end_stream();
-        Self { body, stream, idle: None, in_flight }
+        Self { body, stream, idle: None, in_flight, broken: None }
     }
 
     fn deadlines(&self) -> &Deadlines {
@@ -171,6 +173,9 @@ impl http_body::Body for TrackedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(*error)));
+        }
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -206,11 +211,19 @@ impl http_body::Body for TrackedBody {
             }
             None => this.stream.complete = true,
         }
+        if let Some(Err(error)) = frame {
+            // An error makes a codec drop what it has not sent yet, the head perhaps. That leaves
+            // first.
+            this.broken = Some(Box::new(error));
+            this.body = Body::Empty;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -62,7 +62,6 @@ impl Response<'_> {
             input,
             next: None,
             filled: false,
-            broken: None,
         };
         (parts, Body::boxed(body))
     }
@@ -81,8 +80,6 @@ struct Http1Body {
     next: Option<Piece>,
     /// The last read took as much as it asked for.
     filled: bool,
-    /// How the body broke off, until that is told.
-    broken: Option<BodyError>,
 }
 
 impl Http1Body {
@@ -195,27 +192,18 @@ impl http_body::Body for Http1Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
+        let frame = ready!(Self::poll_frame(&mut self, cx));
+        if let Some(Err(_)) = &frame
+            && let Some((connection, active)) = self.rest.take()
+        {
+            active.broke_off();
+            drop((connection, self.upload.take()));
         }
-        match ready!(Self::poll_frame(&mut self, cx)) {
-            Some(Err(error)) => {
-                if let Some((connection, active)) = self.rest.take() {
-                    active.broke_off();
-                    drop((connection, self.upload.take()));
-                }
-                // An error makes the codec drop what it has not sent yet: the head, perhaps. So that
-                // leaves first.
-                self.broken = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            frame => Poll::Ready(frame),
-        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none() && self.broken.is_none()
+        self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
