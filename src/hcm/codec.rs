@@ -71,12 +71,7 @@ impl Codable for Box<CorkedHttp2> {
     }
 }
 
-pub(super) fn http1(
-    config: &HcmConfig,
-    io: Http1Io,
-    service: ConnectionService,
-) -> (Http1, Arc<ConnectionHandle>) {
-    let handle = Arc::clone(&service.0);
+pub(super) fn http1(config: &HcmConfig, io: Http1Io, handle: Arc<ConnectionHandle>) -> Http1 {
     let mut builder = http1::Builder::new();
     // Bodies are read in pieces of up to this size as well.
     let buffer = config.max_request_headers_bytes.max(64 * 1024);
@@ -88,15 +83,10 @@ pub(super) fn http1(
     if config.timeouts.request_headers.is_some() {
         builder.timer(TokioTimer::new());
     }
-    (builder.serve_connection(io, service), handle)
+    builder.serve_connection(io, ConnectionService(handle))
 }
 
-pub(super) fn http2(
-    config: &HcmConfig,
-    io: Http2Io,
-    service: ConnectionService,
-) -> (Http2, Arc<ConnectionHandle>) {
-    let handle = Arc::clone(&service.0);
+pub(super) fn http2(config: &HcmConfig, io: Http2Io, handle: Arc<ConnectionHandle>) -> Http2 {
     let Http2Options {
         max_concurrent_streams,
         initial_stream_window_size,
@@ -113,5 +103,5 @@ pub(super) fn http2(
     if let Some((interval, timeout)) = keepalive {
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
-    (builder.serve_connection(io, service), handle)
+    builder.serve_connection(io, ConnectionService(handle))
 }

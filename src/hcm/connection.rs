@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use super::codec::{Codable, CorkedHttp2, http1, http2};
 use super::compile::Codec;
-use super::exchange::ConnectionService;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
@@ -152,108 +151,96 @@ impl ConnectionHandle {
 }
 
 impl Hcm {
-    /// Serves one connection until it ends. The future is what an idle connection costs, beside the
-    /// buffers of its codec.
-    #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+    /// Serves one connection until it ends, and keeps `open` until then. The future is what an idle
+    /// connection costs, beside the buffers of its codec; so it begins with what it needs already
+    /// made.
     pub fn serve(
         self: Arc<Self>,
         mut socket: TcpStream,
         downstream: Arc<Downstream>,
         drain: Arc<Drain>,
+        open: impl Send,
     ) -> impl Future<Output = ()> + Send {
+        let counted = Open::new(&self.config);
+        let connection = Arc::new(Connection::default());
+        let registered = Registered::new(&drain, &connection);
+        let start = Instant::now();
+        let handle = Arc::new(ConnectionHandle { hcm: self, downstream, connection, drain, start });
         async move {
-            let _open = Open::new(&self.config);
-            let connection = Arc::new(Connection::default());
-            let _registered = Registered::new(&drain, &connection);
-            let handle = ConnectionHandle {
-                hcm: Arc::clone(&self),
-                downstream,
-                connection,
-                drain,
-                start: Instant::now(),
-            };
-            let (codec, peeked) = match self.config.codec {
+            let _until_the_end = (open, counted, registered);
+            let config = &handle.hcm.config;
+            let (codec, peeked) = match config.codec {
                 Codec::Http1 => (Codec::Http1, Bytes::new()),
                 Codec::Http2 => (Codec::Http2, Bytes::new()),
-                Codec::Auto => match self.peek(&mut socket, &handle).await {
+                Codec::Auto => match peek(&mut socket, &handle).await {
                     Some(found) => found,
                     None => return,
                 },
             };
-            let stats = &self.config.stats;
             match codec {
                 Codec::Http2 => {
-                    stats.downstream_cx_http2_total.inc();
-                    stats.downstream_cx_http2_active.inc();
+                    config.stats.downstream_cx_http2_total.inc();
+                    config.stats.downstream_cx_http2_active.inc();
                     let (read, write) = socket.into_split();
                     let (io, cork) = Corked::new(Rewind::new(read, peeked), write);
-                    let service = ConnectionService(Arc::new(handle));
-                    let (conn, handle) = http2(&self.config, TokioIo::new(io), service);
+                    let conn = http2(config, TokioIo::new(io), Arc::clone(&handle));
                     // Twice as large as one of HTTP/1, which shall not pay for it.
                     let conn = Box::new(CorkedHttp2 { conn, cork, ended: None });
-                    Run::new(&self, conn, handle).await;
-                    stats.downstream_cx_http2_active.dec();
+                    Run::new(conn, &handle).await;
+                    config.stats.downstream_cx_http2_active.dec();
                 }
                 Codec::Http1 | Codec::Auto => {
-                    stats.downstream_cx_http1_total.inc();
-                    stats.downstream_cx_http1_active.inc();
+                    config.stats.downstream_cx_http1_total.inc();
+                    config.stats.downstream_cx_http1_active.inc();
                     let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
-                    let (conn, handle) =
-                        http1(&self.config, io, ConnectionService(Arc::new(handle)));
-                    Run::new(&self, conn, handle).await;
-                    stats.downstream_cx_http1_active.dec();
+                    Run::new(http1(config, io, Arc::clone(&handle)), &handle).await;
+                    config.stats.downstream_cx_http1_active.dec();
                 }
             }
         }
     }
+}
 
-    /// Reads until the protocol is known; `None` if the client left or was too slow.
-    async fn peek(
-        &self,
-        socket: &mut TcpStream,
-        handle: &ConnectionHandle,
-    ) -> Option<(Codec, Bytes)> {
-        let read = async {
-            socket.readable().await.ok()?;
-            let mut bytes = BytesMut::with_capacity(2048);
-            loop {
-                if socket.read_buf(&mut bytes).await.ok()? == 0 {
-                    return None;
-                }
-                let known = bytes.len().min(PREFACE.len());
-                if bytes[..known] != PREFACE[..known] {
-                    return Some((Codec::Http1, bytes.freeze()));
-                }
-                if known == PREFACE.len() {
-                    return Some((Codec::Http2, bytes.freeze()));
-                }
+/// Reads until the protocol is known; `None` if the client left or was too slow.
+async fn peek(socket: &mut TcpStream, handle: &ConnectionHandle) -> Option<(Codec, Bytes)> {
+    let read = async {
+        socket.readable().await.ok()?;
+        let mut bytes = BytesMut::with_capacity(2048);
+        loop {
+            if socket.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
             }
-        };
-        let mut read = pin!(read);
-        let mut timers = Timers::new(self, handle);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(found) = read.as_mut().poll(cx) {
-                return Poll::Ready(found);
+            let known = bytes.len().min(PREFACE.len());
+            if bytes[..known] != PREFACE[..known] {
+                return Some((Codec::Http1, bytes.freeze()));
             }
-            // Nothing was asked for yet, so any reason to end is reason enough.
-            timers.poll(cx, self, handle).map(|_| None)
-        })
-        .await
-    }
+            if known == PREFACE.len() {
+                return Some((Codec::Http2, bytes.freeze()));
+            }
+        }
+    };
+    let mut read = pin!(read);
+    let mut timers = Timers::new(handle);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(found) = read.as_mut().poll(cx) {
+            return Poll::Ready(found);
+        }
+        // Nothing was asked for yet, so any reason to end is reason enough.
+        timers.poll(cx, handle).map(|_| None)
+    })
+    .await
 }
 
 /// A connection with its timers. Not an `async fn`, which would hold the connection twice.
 struct Run<'a, C> {
     conn: C,
-    hcm: &'a Hcm,
-    handle: Arc<ConnectionHandle>,
+    handle: &'a ConnectionHandle,
     timers: Timers,
 }
 
 impl<'a, C> Run<'a, C> {
-    fn new(hcm: &'a Hcm, conn: C, handle: Arc<ConnectionHandle>) -> Self {
-        let timers = Timers::new(hcm, &handle);
-        Self { conn, hcm, handle, timers }
+    fn new(conn: C, handle: &'a ConnectionHandle) -> Self {
+        Self { conn, handle, timers: Timers::new(handle) }
     }
 }
 
@@ -261,18 +248,18 @@ impl<C: Codable + Unpin> Future for Run<'_, C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { conn, hcm, handle, timers } = &mut *self;
+        let Self { conn, handle, timers } = &mut *self;
         loop {
             if let Poll::Ready(outcome) = Pin::new(&mut *conn).poll(cx) {
                 if let Err(error) = outcome {
                     if error.is_parse() || error.is_parse_too_large() {
-                        hcm.config.stats.downstream_cx_protocol_error.inc();
+                        handle.hcm.config.stats.downstream_cx_protocol_error.inc();
                     }
                     tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
                 }
                 return Poll::Ready(());
             }
-            match timers.poll(cx, hcm, handle) {
+            match timers.poll(cx, handle) {
                 Poll::Ready(End::Gracefully) => Pin::new(&mut *conn).graceful_shutdown(),
                 Poll::Ready(End::Now) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
@@ -295,29 +282,29 @@ struct Timers {
 }
 
 impl Timers {
-    fn new(hcm: &Hcm, handle: &ConnectionHandle) -> Self {
+    fn new(handle: &ConnectionHandle) -> Self {
         let mut timers = Self { deadline: None, ending: false };
-        timers.arm(hcm, handle);
+        timers.arm(handle);
         timers
     }
 
-    fn arm(&mut self, hcm: &Hcm, handle: &ConnectionHandle) {
-        let timeouts = &hcm.config.timeouts;
+    fn arm(&mut self, handle: &ConnectionHandle) {
+        let timeouts = &handle.hcm.config.timeouts;
         let idle =
             timeouts.idle.map(|idle| handle.idle_since().unwrap_or_else(Instant::now) + idle);
         let life = timeouts.max_connection_duration.map(|life| handle.start + life);
         let at = [idle, life, handle.drain.end()].into_iter().flatten().min();
-        self.deadline = at.map(|at| hcm.cx.deadlines.at(at));
+        self.deadline = at.map(|at| handle.hcm.cx.deadlines.at(at));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, hcm: &Hcm, handle: &ConnectionHandle) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, handle: &ConnectionHandle) -> Poll<End> {
         handle.connection.waker.register(cx.waker());
         let signals = handle.connection.take_signals();
         if signals & Connection::CLOSE != 0 {
-            return self.announce(hcm);
+            return self.announce(handle);
         }
         if signals & Connection::DRAIN != 0 && !self.ending {
-            self.arm(hcm, handle);
+            self.arm(handle);
         }
         loop {
             let Some(deadline) = &mut self.deadline else { return Poll::Pending };
@@ -327,17 +314,17 @@ impl Timers {
             if self.ending {
                 return Poll::Ready(End::Now);
             }
-            if self.is_due(hcm, handle) {
-                return self.announce(hcm);
+            if self.is_due(handle) {
+                return self.announce(handle);
             }
-            self.arm(hcm, handle);
+            self.arm(handle);
         }
     }
 
     /// Whether a limit was reached, rather than moved on since the timer was armed.
-    fn is_due(&self, hcm: &Hcm, handle: &ConnectionHandle) -> bool {
-        let stats = &hcm.config.stats;
-        let timeouts = &hcm.config.timeouts;
+    fn is_due(&self, handle: &ConnectionHandle) -> bool {
+        let stats = &handle.hcm.config.stats;
+        let timeouts = &handle.hcm.config.timeouts;
         let now = Instant::now();
         if handle.drain.end().is_some_and(|end| end <= now) {
             stats.downstream_cx_drain_close.inc();
@@ -355,9 +342,10 @@ impl Timers {
         false
     }
 
-    fn announce(&mut self, hcm: &Hcm) -> Poll<End> {
+    fn announce(&mut self, handle: &ConnectionHandle) -> Poll<End> {
         self.ending = true;
-        self.deadline = Some(hcm.cx.deadlines.at(Instant::now() + hcm.config.timeouts.drain));
+        self.deadline =
+            Some(handle.hcm.cx.deadlines.at(Instant::now() + handle.hcm.config.timeouts.drain));
         Poll::Ready(End::Gracefully)
     }
 }

@@ -102,10 +102,7 @@ fn admit(
     let open = Open::new(stats, admitted);
     let hcm = Arc::clone(&version.hcm);
     let drain = Arc::clone(&version.drain);
-    tokio::spawn(async move {
-        hcm.serve(socket, downstream, drain).await;
-        drop(open);
-    });
+    tokio::spawn(hcm.serve(socket, downstream, drain, open));
     Ok(())
 }
 
