@@ -48,7 +48,7 @@ pub struct Endpoint {
 pub struct LocalityEndpoints {
     /// Where they run.
     pub locality: Arc<Locality>,
-    /// The locality's share if locality weights are used, which they are not yet; 0 if not set.
+    /// The locality's share where locality weights are used; 0 if not set.
     pub weight: u32,
     /// 0 is used first.
     pub priority: u32,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::harness::resources::{
-    assignment, bootstrap, eds_cluster, listener, route, static_cluster, table, with,
+    assignment, bootstrap, eds_cluster, endpoint, listener, route, static_cluster, table, with,
 };
 use crate::harness::{Http1, Kind, Origin, Proxy, eventually};
 use crate::xds_world::World;
@@ -92,6 +92,49 @@ async fn a_client_is_given_the_cookie_that_keeps_it_where_it_is() {
             assert_eq!(again.header("set-cookie"), "", "it has one");
         }
     }
+}
+
+#[tokio::test]
+async fn localities_share_by_weight_and_a_locality_that_is_lost_loses_its_share() {
+    let mut world = World::sotw().await;
+    let all = origins(&["a", "b", "c"]).await;
+    let cluster = with(
+        eds_cluster("near"),
+        json!({ "common_lb_config": { "locality_weighted_lb_config": {} } }),
+    );
+    world.push(Kind::Cluster, "2", &[eds_cluster("one"), cluster]).await;
+    let locality = |zone: &str, weight: u32, origins: &[Origin], status: &str| {
+        let hosts: Vec<_> = addresses(origins)
+            .into_iter()
+            .map(|address| with(endpoint(address), json!({ "health_status": status })))
+            .collect();
+        json!({ "locality": { "zone": zone }, "load_balancing_weight": weight, "lb_endpoints": hosts })
+    };
+    let endpoints = |status: &str| {
+        json!({ "cluster_name": "near", "endpoints": [
+            locality("z1", 1, &all[..2], "HEALTHY"), locality("z2", 3, &all[2..], status),
+        ] })
+    };
+    world.push(Kind::Endpoints, "2", &[endpoints("HEALTHY")]).await;
+    let routes = [route("/", json!({ "cluster": "near" }))];
+    world.push(Kind::Routes, "2", &[table("table", &routes)]).await;
+    let mut client = Http1::connect(world.address).await;
+    eventually("the route is there", async || {
+        (client.get("/").await.text() != "one").then_some(())
+    })
+    .await;
+    let shares = async |client: &mut Http1| {
+        let mut shares = [0; 3];
+        for _ in 0..80 {
+            let text = client.get("/").await.text();
+            shares["abc".find(&text).unwrap()] += 1;
+        }
+        shares
+    };
+    assert_eq!(shares(&mut client).await, [10, 10, 60], "not by the number of hosts");
+    world.push(Kind::Endpoints, "3", &[endpoints("UNHEALTHY")]).await;
+    world.proxy.until_stat("cluster.near.membership_healthy", 2).await;
+    assert_eq!(shares(&mut client).await, [40, 40, 0]);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::maglev::Maglev;
 use super::ring_hash::Ring;
 use crate::upstream::host::Host;
+use crate::upstream::stats::ClusterStats;
 
 /// How the hash of a host is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub struct HashConfig {
 #[derive(Debug)]
 pub struct HashTable {
     table: Table,
+    hosts: Box<[Arc<Host>]>,
     /// Each host's share, for the bound on its load; the shares add up to 1.
     shares: Box<[f64]>,
 }
@@ -68,14 +70,13 @@ enum Table {
 }
 
 impl HashTable {
-    /// The table of `hosts`; `None` if there are none. Costs time by the size of the table.
-    pub(super) fn build(config: &HashConfig, hosts: &[Arc<Host>]) -> Option<Self> {
+    /// The table of hosts with these shares; `None` if there are none. Costs time by the size of the
+    /// table.
+    pub(super) fn build(config: &HashConfig, hosts: Vec<(Arc<Host>, f64)>) -> Option<Self> {
         if hosts.is_empty() {
             return None;
         }
-        let total: f64 = hosts.iter().map(|host| f64::from(host.weight())).sum();
-        let shares: Box<[f64]> =
-            hosts.iter().map(|host| f64::from(host.weight()) / total).collect();
+        let (hosts, shares): (Vec<_>, Vec<_>) = hosts.into_iter().unzip();
         let keys: Vec<String> = hosts.iter().map(|host| key(host, config.use_hostname)).collect();
         let table = match config.policy {
             HashPolicy::RingHash { minimum_size, maximum_size, function } => {
@@ -85,11 +86,24 @@ impl HashTable {
                 Table::Maglev(Maglev::build(&keys, &shares, table_size))
             }
         };
-        Some(Self { table, shares })
+        Some(Self { table, hosts: hosts.into(), shares: shares.into() })
     }
 
-    /// The index of the host that a hash belongs to.
-    pub(super) fn choose(&self, hash: u64) -> usize {
+    /// The host that a hash belongs to, unless `balance_factor` sends it elsewhere.
+    pub(super) fn choose(
+        &self,
+        hash: u64,
+        balance_factor: Option<u32>,
+        stats: &ClusterStats,
+    ) -> Arc<Host> {
+        let index = match balance_factor {
+            None => self.find(hash),
+            Some(factor) => self.find_bounded(hash, factor, stats.upstream_rq_active.value()),
+        };
+        Arc::clone(&self.hosts[index])
+    }
+
+    fn find(&self, hash: u64) -> usize {
         match &self.table {
             Table::Ring(ring) => ring.choose(hash),
             Table::Maglev(maglev) => maglev.choose(hash),
@@ -99,27 +113,22 @@ impl HashTable {
     /// The same, but for hosts with more requests under way than `factor` percent of their share of
     /// `active`, all that are under way: they are passed over for others, in an order that the hash
     /// decides. If all are over it, the one that is least so is taken. O(1) while the first is not.
-    pub(super) fn choose_bounded(
-        &self,
-        hash: u64,
-        hosts: &[Arc<Host>],
-        (factor, active): (u32, i64),
-    ) -> usize {
+    fn find_bounded(&self, hash: u64, factor: u32, active: i64) -> usize {
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
         let requests = |active: i64| active.max(0) as f64;
         let total = requests(active) + 1.0;
         let load = |index: usize| {
             let slots = (total * self.shares[index] * f64::from(factor) / 100.0).ceil().max(1.0);
-            requests(hosts[index].stats.rq_active.value()) / slots
+            requests(self.hosts[index].stats.rq_active.value()) / slots
         };
-        let first = self.choose(hash);
+        let first = self.find(hash);
         if load(first) < 1.0 {
             return first;
         }
         let mut best = (load(first), first);
         let mut random = hash;
         // An order of the hosts that belongs to the hash, so that what overflows goes together.
-        let mut order: Vec<usize> = (0..hosts.len()).filter(|index| *index != first).collect();
+        let mut order: Vec<usize> = (0..self.hosts.len()).filter(|index| *index != first).collect();
         while !order.is_empty() {
             let drawn = super::next_random(&mut random) % order.len() as u64;
             let index = order.swap_remove(usize::try_from(drawn).unwrap_or_default());

@@ -6,6 +6,7 @@
 mod edf;
 pub mod hashing;
 mod least_request;
+pub mod locality;
 mod maglev;
 mod priority;
 mod ring_hash;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use self::hashing::{HashConfig, HashTable};
+use self::locality::{Localities, LocalityPolicy};
 use self::priority::{Loads, Source};
 use self::round_robin::RoundRobin;
 use super::host::Host;
@@ -46,11 +48,17 @@ pub struct LbConfig {
     pub policy: LbPolicy,
     /// `healthy_panic_threshold` in percent; 0 never panics.
     pub panic_threshold: f64,
+    /// How it spreads over localities.
+    pub locality: LocalityPolicy,
 }
 
 impl Default for LbConfig {
     fn default() -> Self {
-        Self { policy: LbPolicy::RoundRobin, panic_threshold: 50.0 }
+        Self {
+            policy: LbPolicy::RoundRobin,
+            panic_threshold: 50.0,
+            locality: LocalityPolicy::default(),
+        }
     }
 }
 
@@ -78,8 +86,17 @@ struct State {
     set: Option<Arc<HostSet>>,
     loads: Loads,
     /// By priority and source, made on first use after the set changed.
-    turns: Vec<[Option<RoundRobin>; 3]>,
+    turns: Vec<[Option<Turns>; 3]>,
     random: u64,
+}
+
+/// Whose turn it is among the hosts of a priority.
+#[derive(Debug)]
+enum Turns {
+    /// Of all of them at once.
+    Hosts(Option<RoundRobin>),
+    /// Of the localities, then of a locality's hosts.
+    Localities(Localities),
 }
 
 impl Balancer {
@@ -106,24 +123,34 @@ impl Balancer {
         if source == Source::All {
             stats.lb_healthy_panic.inc();
         }
+        if let LbPolicy::Hash(config) = self.config.policy {
+            let hash = cx.hash.unwrap_or_else(&mut draw);
+            let table = set.hash_table(priority, source as usize).ok_or(NoHost)?;
+            return Ok(table.choose(hash, config.balance_factor, stats));
+        }
+        let turns = turns[priority][source as usize].get_or_insert_with(|| {
+            let at = (priority, source);
+            match Localities::new(set, at, self.config.locality, draw()) {
+                Some(localities) => Turns::Localities(localities),
+                None => Turns::Hosts(None),
+            }
+        });
+        let (hosts, turns) = match turns {
+            Turns::Hosts(turns) => (hosts, turns),
+            Turns::Localities(localities) => {
+                let group = localities.next().ok_or(NoHost)?;
+                (&*group.hosts, &mut group.turns)
+            }
+        };
         let index = match self.config.policy {
-            LbPolicy::RoundRobin => turns[priority][source as usize]
-                .get_or_insert_with(|| RoundRobin::new(hosts, draw()))
-                .next(hosts),
+            LbPolicy::RoundRobin => {
+                turns.get_or_insert_with(|| RoundRobin::new(hosts, draw())).next(hosts)
+            }
             LbPolicy::Random if hosts.is_empty() => None,
             LbPolicy::Random => usize::try_from(draw() % hosts.len() as u64).ok(),
             LbPolicy::LeastRequest { choices } => least_request::choose(hosts, choices, draw),
-            LbPolicy::Hash(config) => {
-                let hash = cx.hash.unwrap_or_else(&mut draw);
-                let table = set.hash_table(priority, source as usize);
-                table.map(|table| match config.balance_factor {
-                    None => table.choose(hash),
-                    Some(factor) => {
-                        let active = stats.upstream_rq_active.value();
-                        table.choose_bounded(hash, hosts, (factor, active))
-                    }
-                })
-            }
+            // Above.
+            LbPolicy::Hash(_) => None,
         };
         index.and_then(|index| hosts.get(index)).cloned().ok_or(NoHost)
     }
@@ -136,7 +163,7 @@ pub(super) fn hash_tables(set: &HostSet, config: &LbConfig) -> HashTables {
     let mut tables = HashTables::default();
     tables.resize_with(set.priorities.len(), Default::default);
     for (priority, source) in Loads::of(set, config.panic_threshold).used() {
-        let hosts = hosts_of(&set.priorities[priority], source);
+        let hosts = locality::shares(set, (priority, source), config.locality);
         tables[priority][source as usize] = HashTable::build(hashing, hosts);
     }
     tables

@@ -52,7 +52,7 @@ fn locality(proto: proto::LocalityLbEndpoints, names: bool) -> Result<LocalityEn
     let mut errors = Errors::new();
     let priority = fields::in_range(priority, 0..=MAX_PRIORITY).at("priority");
     let priority = errors.take(priority).unwrap_or_default();
-    // Weights of localities count only where locality weights are switched on, which is refused.
+    // 0 gets nothing where locality weights count.
     let weight = load_balancing_weight.map_or(Ok(0), |w| fields::in_range(w, 1..=u32::MAX));
     let weight = errors.take(weight.at("load_balancing_weight")).unwrap_or_default();
     let mut endpoints = Vec::with_capacity(lb_endpoints.len());

@@ -5,13 +5,15 @@ use crate::proto::any;
 use crate::proto::envoy::config::cluster::v3 as proto;
 use crate::proto::envoy::extensions::load_balancing_policies as policies;
 use crate::upstream::balancer::hashing::{HashConfig, HashFunction, HashPolicy};
+use crate::upstream::balancer::locality::LocalityPolicy;
 use crate::upstream::balancer::{LbConfig, LbPolicy};
-use policies::common::v3::ConsistentHashingLbConfig;
+use policies::common::v3::{ConsistentHashingLbConfig, LocalityLbConfig, locality_lb_config};
 use policies::least_request::v3::LeastRequest;
 use policies::maglev::v3::Maglev;
 use policies::random::v3::Random;
 use policies::ring_hash::v3::{RingHash, ring_hash};
 use policies::round_robin::v3::RoundRobin;
+use policies::wrr_locality::v3::WrrLocality;
 use proto::cluster::LbPolicy as Named;
 
 /// Hosts that LEAST_REQUEST draws unless told otherwise.
@@ -30,8 +32,16 @@ pub(super) struct Fields {
 pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
     let Fields { lb_policy, lb_config, common_lb_config, load_balancing_policy } = proto;
     let mut errors = Errors::new();
-    let proto::cluster::CommonLbConfig { healthy_panic_threshold, consistent_hashing_lb_config } =
-        common_lb_config.unwrap_or_default();
+    use proto::cluster::common_lb_config::LocalityConfigSpecifier;
+    let proto::cluster::CommonLbConfig {
+        healthy_panic_threshold,
+        consistent_hashing_lb_config,
+        locality_config_specifier,
+    } = common_lb_config.unwrap_or_default();
+    let common_locality = match locality_config_specifier {
+        None => LocalityPolicy::Ignored,
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => LocalityPolicy::Weighted,
+    };
     let hashing = consistent_hashing_lb_config.map(|config| {
         let proto::cluster::common_lb_config::ConsistentHashingLbConfig {
             use_hostname_for_hashing,
@@ -41,8 +51,10 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
         errors.take(hashing.at("common_lb_config.consistent_hashing_lb_config"))
     });
     let policy = match load_balancing_policy {
-        Some(policy) => errors.take(extension(policy).at("load_balancing_policy")),
-        None => errors.take(named(lb_policy, lb_config, hashing.flatten().unwrap_or_default())),
+        Some(policy) => errors.take(extension(policy, Place::Cluster).at("load_balancing_policy")),
+        None => errors
+            .take(named(lb_policy, lb_config, hashing.flatten().unwrap_or_default()))
+            .map(|policy| (policy, common_locality)),
     };
     let mut config = LbConfig::default();
     if let Some(threshold) = healthy_panic_threshold {
@@ -56,7 +68,9 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
         }
     }
     match policy {
-        Some(policy) if errors.is_empty() => Ok(LbConfig { policy, ..config }),
+        Some((policy, locality)) if errors.is_empty() => {
+            Ok(LbConfig { policy, locality, ..config })
+        }
         _ => Err(errors),
     }
 }
@@ -123,8 +137,18 @@ fn named(
     }
 }
 
+/// Where a policy stands. Those of localities do not stand within another, however often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Cluster,
+    WithinLocality,
+}
+
+/// A policy and how it spreads over localities.
+type Spread = (LbPolicy, LocalityPolicy);
+
 /// The first policy that is known; those before it are for other proxies.
-fn extension(proto: proto::LoadBalancingPolicy) -> Result<LbPolicy, Errors> {
+fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Result<Spread, Errors> {
     let proto::LoadBalancingPolicy { policies } = proto;
     let mut unknown = Vec::new();
     for (index, policy) in policies.into_iter().enumerate() {
@@ -133,7 +157,9 @@ fn extension(proto: proto::LoadBalancingPolicy) -> Result<LbPolicy, Errors> {
             .at("typed_extension_config")
             .and_then(|extension| {
                 let config = fields::required(extension.typed_config);
-                config.and_then(|config| known(&config)).at("typed_extension_config.typed_config")
+                config
+                    .and_then(|config| known(&config, place))
+                    .at("typed_extension_config.typed_config")
             })
             .index(index)
             .at("policies")?;
@@ -149,33 +175,62 @@ fn extension(proto: proto::LoadBalancingPolicy) -> Result<LbPolicy, Errors> {
 }
 
 /// The policy, or the name of one that is not known.
-fn known(config: &prost_types::Any) -> Result<Result<LbPolicy, String>, Errors> {
+fn known(config: &prost_types::Any, place: Place) -> Result<Result<Spread, String>, Errors> {
     let undecodable = |e: any::UnpackError| Errors::from(Fault::Undecodable(e.to_string()));
     let name = any::effective_type(config).map_err(undecodable)?;
     let policy = match &*name {
         "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
-            let RoundRobin {} = any::unpack(config).map_err(undecodable)?;
-            LbPolicy::RoundRobin
+            let RoundRobin { locality_lb_config } = any::unpack(config).map_err(undecodable)?;
+            (LbPolicy::RoundRobin, locality(locality_lb_config))
         }
         "envoy.extensions.load_balancing_policies.random.v3.Random" => {
-            let Random {} = any::unpack(config).map_err(undecodable)?;
-            LbPolicy::Random
+            let Random { locality_lb_config } = any::unpack(config).map_err(undecodable)?;
+            (LbPolicy::Random, locality(locality_lb_config))
         }
         "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
-            let LeastRequest { choice_count } = any::unpack(config).map_err(undecodable)?;
-            LbPolicy::LeastRequest { choices: choices(choice_count)? }
+            let LeastRequest { choice_count, locality_lb_config } =
+                any::unpack(config).map_err(undecodable)?;
+            let policy = LbPolicy::LeastRequest { choices: choices(choice_count)? };
+            (policy, locality(locality_lb_config))
         }
         "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
             ring_hash(any::unpack(config).map_err(undecodable)?)?
         }
         "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" => {
-            let Maglev { table_size, consistent_hashing_lb_config } =
+            let Maglev { table_size, consistent_hashing_lb_config, locality_weighted_lb_config } =
                 any::unpack(config).map_err(undecodable)?;
-            consistent(consistent_hashing_lb_config)?.with(maglev_size(table_size)?)
+            let hashing = consistent(consistent_hashing_lb_config)?;
+            (hashing.with(maglev_size(table_size)?), weighted(locality_weighted_lb_config))
+        }
+        "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality"
+            if place == Place::Cluster =>
+        {
+            let WrrLocality { endpoint_picking_policy } =
+                any::unpack(config).map_err(undecodable)?;
+            let (policy, _) = fields::required(endpoint_picking_policy)
+                .and_then(|policy| extension(policy, Place::WithinLocality))
+                .at("endpoint_picking_policy")?;
+            (policy, LocalityPolicy::Weighted)
         }
         other => return Ok(Err(other.to_owned())),
     };
     Ok(Ok(policy))
+}
+
+fn locality(config: Option<LocalityLbConfig>) -> LocalityPolicy {
+    use locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig;
+    let LocalityLbConfig { locality_config_specifier } = config.unwrap_or_default();
+    match locality_config_specifier {
+        None => LocalityPolicy::Ignored,
+        Some(LocalityWeightedLbConfig(_)) => LocalityPolicy::Weighted,
+    }
+}
+
+fn weighted(config: Option<locality_lb_config::LocalityWeightedLbConfig>) -> LocalityPolicy {
+    match config {
+        None => LocalityPolicy::Ignored,
+        Some(locality_lb_config::LocalityWeightedLbConfig {}) => LocalityPolicy::Weighted,
+    }
 }
 
 fn choices(count: Option<u32>) -> Result<u32, Errors> {
@@ -224,7 +279,7 @@ fn consistent(proto: Option<ConsistentHashingLbConfig>) -> Result<Hashing, Error
     balance(use_hostname_for_hashing, hash_balance_factor).at("consistent_hashing_lb_config")
 }
 
-fn ring_hash(proto: RingHash) -> Result<LbPolicy, Errors> {
+fn ring_hash(proto: RingHash) -> Result<Spread, Errors> {
     let RingHash {
         hash_function,
         minimum_ring_size,
@@ -232,6 +287,7 @@ fn ring_hash(proto: RingHash) -> Result<LbPolicy, Errors> {
         use_hostname_for_hashing,
         hash_balance_factor,
         consistent_hashing_lb_config,
+        locality_weighted_lb_config,
     } = proto;
     let function = match fields::enumeration(hash_function).at("hash_function")? {
         ring_hash::HashFunction::MurmurHash2 => HashFunction::Murmur2,
@@ -244,7 +300,8 @@ fn ring_hash(proto: RingHash) -> Result<LbPolicy, Errors> {
         // The older place of both.
         None => balance(use_hostname_for_hashing, hash_balance_factor)?,
     };
-    Ok(hashing.with(ring_sizes(minimum_ring_size, maximum_ring_size, function)?))
+    let policy = hashing.with(ring_sizes(minimum_ring_size, maximum_ring_size, function)?);
+    Ok((policy, weighted(locality_weighted_lb_config)))
 }
 
 fn ring_sizes(

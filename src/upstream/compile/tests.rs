@@ -47,6 +47,14 @@ fn pool_options(options: Value) -> Value {
     cluster(json!({"typed_extension_protocol_options": {name: options}}))
 }
 
+/// A policy of localities around another.
+fn wrr(within: Value) -> Value {
+    let kind = "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
+    let policies = |config: Value| json!({"policies": [{"typed_extension_config": {"name": "p", "typed_config": config}}]});
+    policies(json!({"@type": format!("type.googleapis.com/{kind}"),
+        "endpoint_picking_policy": policies(within)}))
+}
+
 #[test]
 fn a_bare_cluster_has_envoys_defaults() {
     let cluster = compile(cluster(json!({}))).unwrap();
@@ -70,8 +78,13 @@ fn good_clusters_compile() {
     let policy = "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random";
     let ring = "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
     let dns = assignment(json!([endpoint("localhost")]));
+    let by_locality = json!({"locality_weighted_lb_config": {}});
     let cases = [
         cluster(json!({"load_assignment": null})),
+        cluster(json!({"common_lb_config": by_locality})),
+        cluster(json!({"load_balancing_policy": wrr(json!({"@type": policy}))})),
+        cluster(json!({"load_balancing_policy": {"policies": [{"typed_extension_config": {
+            "name": "r", "typed_config": {"@type": policy, "locality_lb_config": by_locality}}}]}})),
         cluster(json!({"type": "EDS", "load_assignment": null, "eds_cluster_config": eds})),
         cluster(json!({"type": "STRICT_DNS", "load_assignment": dns, "respect_dns_ttl": true})),
         cluster(json!({"type": "LOGICAL_DNS", "load_assignment": dns, "dns_refresh_rate": "1s"})),
@@ -103,6 +116,7 @@ fn good_clusters_compile() {
 fn what_cannot_be_used_is_refused_by_field() {
     let two = assignment(json!([endpoint("a"), endpoint("b")]));
     let tls = "type.googleapis.com/envoy.config.core.v3.Locality";
+    let random = "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random";
     // The flag: a rule of the API for the field itself, which fails a whole response.
     let cases = [
         (cluster(json!({"name": ""})), true, "name: is required"),
@@ -150,6 +164,13 @@ fn what_cannot_be_used_is_refused_by_field() {
             cluster(json!({"type": "LOGICAL_DNS", "load_assignment": two})),
             false,
             "load_assignment: LOGICAL_DNS takes",
+        ),
+        (
+            cluster(json!({"load_balancing_policy":
+                wrr(wrr(json!({"@type": random}))["policies"][0]["typed_extension_config"]["typed_config"].clone())})),
+            false,
+            "load_balancing_policy.policies[0].typed_extension_config.typed_config.endpoint_picking_policy.\
+             policies: unknown extension type",
         ),
         (
             cluster(json!({"lb_policy": "CLUSTER_PROVIDED"})),

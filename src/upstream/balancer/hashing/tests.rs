@@ -31,6 +31,12 @@ fn hosts(weights: impl IntoIterator<Item = u32>) -> Vec<Arc<Host>> {
     (1..).zip(weights).map(host).collect()
 }
 
+fn table(policy: HashPolicy, hosts: &[Arc<Host>]) -> HashTable {
+    let total: u32 = hosts.iter().map(|host| host.weight()).sum();
+    let share = |host: &Arc<Host>| (Arc::clone(host), f64::from(host.weight()) / f64::from(total));
+    HashTable::build(&config(policy), hosts.iter().map(share).collect()).unwrap()
+}
+
 /// A hash for each of many keys.
 fn keys(n: u64) -> impl Iterator<Item = u64> {
     (0..n).map(|n| xxh64(&n.to_le_bytes(), 7))
@@ -40,9 +46,9 @@ fn keys(n: u64) -> impl Iterator<Item = u64> {
 fn hosts_get_their_share() {
     for policy in POLICIES {
         let hosts = hosts([1, 2, 1, 4, 2]);
-        let table = HashTable::build(&config(policy), &hosts).unwrap();
+        let table = table(policy, &hosts);
         let mut counts = [0_u32; 5];
-        keys(100_000).for_each(|key| counts[table.choose(key)] += 1);
+        keys(100_000).for_each(|key| counts[table.find(key)] += 1);
         for (count, host) in counts.iter().zip(&hosts) {
             let expected = 10_000 * host.weight();
             let off = count.abs_diff(expected) * 100 / expected;
@@ -56,11 +62,11 @@ fn a_host_that_comes_moves_little_more_than_its_share_of_keys() {
     for policy in POLICIES {
         let before = hosts([1; 10]);
         let after = hosts([1; 11]);
-        let old = HashTable::build(&config(policy), &before).unwrap();
-        let new = HashTable::build(&config(policy), &after).unwrap();
+        let old = table(policy, &before);
+        let new = table(policy, &after);
         let (mut moved, mut elsewhere) = (0, 0);
         for key in keys(100_000) {
-            let (from, to) = (old.choose(key), new.choose(key));
+            let (from, to) = (old.find(key), new.find(key));
             moved += u32::from(from != to);
             elsewhere += u32::from(from != to && to != 10);
         }
@@ -86,18 +92,18 @@ fn a_ring_has_a_whole_number_of_points_for_the_lightest_host_and_a_maximum() {
 fn a_bound_sends_what_is_over_it_elsewhere_and_always_to_the_same() {
     for policy in POLICIES {
         let hosts = hosts([1; 4]);
-        let table = HashTable::build(&config(policy), &hosts).unwrap();
+        let table = table(policy, &hosts);
         let key = 42;
-        let first = table.choose(key);
-        assert_eq!(table.choose_bounded(key, &hosts, (120, 0)), first);
+        let first = table.find(key);
+        assert_eq!(table.find_bounded(key, 120, 0), first);
         hosts[first].stats.rq_active.add(10);
-        let second = table.choose_bounded(key, &hosts, (120, 10));
+        let second = table.find_bounded(key, 120, 10);
         assert_ne!(second, first, "{policy:?}");
-        assert_eq!(table.choose_bounded(key, &hosts, (120, 10)), second);
+        assert_eq!(table.find_bounded(key, 120, 10), second);
         for host in &hosts {
             host.stats.rq_active.add(100);
         }
-        let least = table.choose_bounded(key, &hosts, (100, 4));
+        let least = table.find_bounded(key, 100, 4);
         assert_ne!(least, first, "all are over their bound: the least loaded");
     }
 }
