@@ -87,7 +87,7 @@ fn write_the_table_of_fields() {
 fn every_refused_field_of_a_reachable_message_is_listed() {
     let table = fields_table();
     for (message, refused) in [
-        ("Cluster", "outlier_detection"),
+        ("Cluster", "upstream_bind_config"),
         ("Listener", "udp_listener_config"),
         ("RouteConfiguration", "vhds"),
         ("ClusterLoadAssignment", "named_endpoints"),

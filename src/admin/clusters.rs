@@ -74,7 +74,7 @@ fn lines(text: &mut String, cluster: &Cluster, from_api: bool) -> std::fmt::Resu
              {at}::priority::{priority}\n{at}::success_rate::-1\n\
              {at}::local_origin_success_rate::-1\n",
             host.hostname(),
-            health_flags(host.health()),
+            health_flags(host),
             host.weight(),
         ));
     });
@@ -100,13 +100,18 @@ fn value_of(cell: Cell<'_>) -> i64 {
 }
 
 /// Envoy's words for why a host is not used as a healthy one is.
-fn health_flags(health: HealthStatus) -> &'static str {
-    match health {
-        HealthStatus::Unknown | HealthStatus::Healthy => "healthy",
+fn health_flags(host: &Host) -> String {
+    let mut flags = String::new();
+    if host.is_ejected() {
+        flags.push_str("/failed_outlier_check");
+    }
+    flags.push_str(match host.health() {
+        HealthStatus::Unknown | HealthStatus::Healthy => "",
         HealthStatus::Degraded => "/degraded_eds_health",
         HealthStatus::Draining => "/eds_status_draining",
         HealthStatus::Unhealthy | HealthStatus::Timeout => "/failed_eds_health",
-    }
+    });
+    if flags.is_empty() { "healthy".to_owned() } else { flags }
 }
 
 /// A cluster in the form of `admin.v3.ClusterStatus`.
@@ -150,11 +155,15 @@ fn host_status(priority: usize, locality: &Locality, host: &Host) -> Value {
         HealthStatus::Unknown => "HEALTHY",
         health => health.as_str(),
     };
+    let mut health = json!({"eds_health_status": health});
+    if host.is_ejected() {
+        health["failed_outlier_check"] = true.into();
+    }
     let Locality { region, zone, sub_zone } = locality;
     json!({
         "address": address(host.address()),
         "stats": stats,
-        "health_status": {"eds_health_status": health},
+        "health_status": health,
         "weight": host.weight(),
         "hostname": &**host.hostname(),
         "priority": priority,

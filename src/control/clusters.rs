@@ -76,14 +76,14 @@ impl Kind for Clusters {
         let Good { source: _, origin, name, raw, version, value } = good;
         let Compiled { cluster, follows } = value;
         let wants = follows.iter().map(|(want, _)| want.clone()).collect();
-        let resolves = matches!(cluster.discovery(), Discovery::Dns(_));
+        let runs = cluster.has_tasks();
         let held = Held {
             raw,
             version,
             updated: State::wall(),
             value: Arc::new(cluster),
             wants,
-            resolving: resolves.then(Arc::default),
+            running: runs.then(Arc::default),
         };
         let is_new = state.clusters.get(&name).is_none_or(|record| record.newest().is_none());
         match is_new {
@@ -136,12 +136,14 @@ impl State {
         if let Some(before) = self.clusters.unwarm(name) {
             self.release_all(&before.wants, &user);
         }
-        if let Some(resolving) = &held.resolving {
+        if let Some(running) = &held.running {
             // A name that does not resolve is tried all the same, so this ends by itself.
-            let want = self.own_resolution(name);
-            waits = Some((want.clone(), None));
-            let effect = Effect::Resolve(held.value.clone(), Arc::downgrade(resolving), want);
-            self.effects.push(effect);
+            let resolves = matches!(held.value.discovery(), Discovery::Dns(_));
+            let tried = resolves.then(|| self.own_resolution(name));
+            if let Some(want) = &tried {
+                waits = Some((want.clone(), None));
+            }
+            self.effects.push(Effect::Run(held.value.clone(), Arc::downgrade(running), tried));
         }
         self.clusters.warm(name, origin, held);
         match waits {

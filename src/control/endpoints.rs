@@ -52,7 +52,7 @@ impl Kind for Assignments {
             updated: State::wall(),
             value,
             wants: SmallVec::new(),
-            resolving: None,
+            running: None,
         };
         state.endpoints.activate(&want, origin, held);
         state.satisfy(&want);

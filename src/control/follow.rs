@@ -151,7 +151,7 @@ mod tests {
         let text = |e: &Effect| match e {
             Effect::Subscribe(_, _, names) => format!("+{}", names.join(",")),
             Effect::Unsubscribe(_, _, names) => format!("-{}", names.join(",")),
-            Effect::SubscribeAll(..) | Effect::AddGrpc(..) | Effect::Resolve(..) => "?".into(),
+            Effect::SubscribeAll(..) | Effect::AddGrpc(..) | Effect::Run(..) => "?".into(),
         };
         effects.iter().map(text).collect()
     }

@@ -73,7 +73,7 @@ impl Kind for Listeners {
             updated: State::wall(),
             value: Arc::new(listener),
             wants,
-            resolving: None,
+            running: None,
         };
         state.put_listener(&name, Incoming { origin, held, follows }, now);
     }

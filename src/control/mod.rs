@@ -51,7 +51,7 @@ use crate::upstream::Cluster;
 use crate::xds::{Events, GrpcOptions, ResourceType, Source, Xds};
 
 use follow::Want;
-use store::Resolving;
+use store::Running;
 
 pub use compile::Compilers;
 pub use dump::Dump;
@@ -105,8 +105,9 @@ enum Effect {
     SubscribeAll(Arc<Source>, ResourceType),
     Subscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
     Unsubscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
-    /// Resolve a cluster's names while the guard lives, and say when each was tried once.
-    Resolve(Arc<Cluster>, Weak<Resolving>, Want),
+    /// Do a cluster's own work while the guard lives. If it resolves names, say when each was tried
+    /// once.
+    Run(Arc<Cluster>, Weak<Running>, Option<Want>),
 }
 
 /// What can be asked of the control task.

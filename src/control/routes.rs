@@ -51,7 +51,7 @@ impl Kind for Tables {
             updated: State::wall(),
             value,
             wants: SmallVec::new(),
-            resolving: None,
+            running: None,
         };
         state.routes.activate(&want, origin, held);
         state.publish.dirty.routes = true;

@@ -11,7 +11,7 @@ use super::follow::{SourceId, Want};
 use super::ingest::Change;
 use super::last_good::Keeper;
 use super::state::State;
-use super::store::{Origin, Resolving};
+use super::store::{Origin, Running};
 use super::{Command, Control, Effect, First, Options, Phase};
 use crate::snapshot::Snapshot;
 use crate::upstream::Cluster;
@@ -211,7 +211,7 @@ impl Task {
         for effect in self.state.take_effects() {
             match effect {
                 Effect::AddGrpc(source, options) => self.xds.add_grpc(source, *options),
-                Effect::Resolve(cluster, guard, want) => self.resolve(cluster, &guard, want),
+                Effect::Run(cluster, guard, want) => self.run_cluster(cluster, &guard, want),
                 Effect::SubscribeAll(source, ty) => self.xds.subscribe_all(&source, ty),
                 Effect::Subscribe(source, ty, names) => self.xds.subscribe(&source, ty, &names),
                 Effect::Unsubscribe(source, ty, names) => {
@@ -221,17 +221,18 @@ impl Task {
         }
     }
 
-    fn resolve(&self, cluster: Arc<Cluster>, guard: &Weak<Resolving>, want: Want) {
+    fn run_cluster(&self, cluster: Arc<Cluster>, guard: &Weak<Running>, tried: Option<Want>) {
         let Some(guard) = guard.upgrade() else { return };
         let tell = self.tell_resolved.clone();
         let first = cluster.clone();
         let tell_first = async move {
+            let Some(want) = tried else { return };
             first.first_resolution().await;
             // Only fails when control has ended.
             let _ended = tell.send(want).await;
         };
         let task = tokio::spawn(async move {
-            tokio::join!(cluster.resolve_task(), tell_first);
+            tokio::join!(cluster.run(), tell_first);
         });
         guard.started(task.abort_handle());
     }

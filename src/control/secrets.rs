@@ -44,7 +44,7 @@ impl Kind for Secrets {
             updated: State::wall(),
             value,
             wants: SmallVec::new(),
-            resolving: None,
+            running: None,
         };
         state.secrets.activate(&name, origin, held);
         state.publish.dirty.secrets = true;

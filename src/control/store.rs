@@ -40,22 +40,22 @@ pub(super) struct Held<T> {
     pub(super) value: Arc<T>,
     /// What it refers to and has subscribed.
     pub(super) wants: SmallVec<[Want; 1]>,
-    /// The task that resolves its names, if it has any.
-    pub(super) resolving: Option<Arc<Resolving>>,
+    /// The task of a cluster that has work of its own.
+    pub(super) running: Option<Arc<Running>>,
 }
 
-/// Ends the resolution of a cluster's names when the version that began it is gone.
+/// Ends a cluster's own work when the version that began it is gone.
 #[derive(Debug, Default)]
-pub(super) struct Resolving(Mutex<Option<AbortHandle>>);
+pub(super) struct Running(Mutex<Option<AbortHandle>>);
 
-impl Resolving {
+impl Running {
     /// The task has been started.
     pub(super) fn started(&self, task: AbortHandle) {
         *self.0.lock() = Some(task);
     }
 }
 
-impl Drop for Resolving {
+impl Drop for Running {
     fn drop(&mut self) {
         if let Some(task) = self.0.get_mut().take() {
             task.abort();

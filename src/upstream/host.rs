@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
+
+use super::outlier::Monitor;
 
 /// Where a group of hosts runs: `config.core.v3.Locality`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -47,11 +49,6 @@ impl HealthStatus {
         Self::Degraded,
     ];
 
-    /// Takes requests like any other.
-    pub fn is_healthy(self) -> bool {
-        matches!(self, Self::Unknown | Self::Healthy)
-    }
-
     /// Envoy's spelling.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,6 +60,17 @@ impl HealthStatus {
             Self::Degraded => "DEGRADED",
         }
     }
+}
+
+/// What a host takes, by all that is known of its health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// Requests like any other.
+    Healthy,
+    /// Requests that the healthy ones cannot take.
+    Degraded,
+    /// None, but in a panic.
+    Unhealthy,
 }
 
 /// Free-form data of an endpoint, by the name of the filter that reads it.
@@ -98,6 +106,10 @@ pub struct Host {
     hostname: Arc<str>,
     weight: AtomicU32,
     health: AtomicU8,
+    ejected: AtomicBool,
+    /// Made when the first request is judged, so that it costs clusters without outlier detection
+    /// nothing.
+    monitor: OnceLock<Box<Monitor>>,
     metadata: RwLock<Option<Arc<Metadata>>>,
     /// What is counted on it.
     pub stats: HostStats,
@@ -111,6 +123,8 @@ impl Host {
             hostname,
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU8::new(health as u8),
+            ejected: AtomicBool::new(false),
+            monitor: OnceLock::new(),
             metadata: RwLock::new(None),
             stats: HostStats::default(),
         }
@@ -135,6 +149,43 @@ impl Host {
     pub fn health(&self) -> HealthStatus {
         let health = usize::from(self.health.load(Ordering::Relaxed));
         HealthStatus::ALL.get(health).copied().unwrap_or_default()
+    }
+
+    /// What it takes, by what the management server says and whether it is ejected.
+    pub fn availability(&self) -> Availability {
+        if self.is_ejected() {
+            return Availability::Unhealthy;
+        }
+        match self.health() {
+            HealthStatus::Unknown | HealthStatus::Healthy => Availability::Healthy,
+            HealthStatus::Degraded => Availability::Degraded,
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
+                Availability::Unhealthy
+            }
+        }
+    }
+
+    /// Outlier detection has taken it out: Envoy's `FAILED_OUTLIER_CHECK`.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whoever calls this publishes the host set anew.
+    pub(super) fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Ordering::Relaxed);
+    }
+
+    /// What outlier detection knows of it.
+    pub(super) fn monitor(&self) -> &Monitor {
+        self.monitor.get_or_init(Box::default)
+    }
+
+    /// Outlier detection ends: it is not ejected, and nothing is remembered.
+    pub(super) fn forgive(&self) {
+        self.set_ejected(false);
+        if let Some(monitor) = self.monitor.get() {
+            monitor.forget();
+        }
     }
 
     /// The endpoint's metadata. Takes a lock; not for every request.

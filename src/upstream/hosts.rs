@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 
 use super::balancer::hashing::HashTable;
 use super::balancer::{HashTables, LbConfig, hash_tables};
-use super::host::{HealthStatus, Host, Locality, Metadata};
+use super::host::{Availability, HealthStatus, Host, Locality, Metadata};
 
 /// Where an endpoint listens, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +145,16 @@ impl HostSet {
         set
     }
 
+    /// The same hosts, sorted anew by what they take.
+    pub(super) fn resorted(&self) -> Self {
+        let resort = |p: &PriorityHosts| split(p.hosts.to_vec(), p.localities.to_vec());
+        Self {
+            priorities: self.priorities.iter().map(resort).collect(),
+            overprovisioning_factor: self.overprovisioning_factor,
+            hash_tables: HashTables::default(),
+        }
+    }
+
     /// Makes what choosing by `config` needs.
     pub(super) fn prepare(&mut self, config: &LbConfig) {
         self.hash_tables = hash_tables(self, config);
@@ -214,12 +224,12 @@ impl HostSet {
 }
 
 fn split(hosts: Vec<Arc<Host>>, localities: Vec<LocalityHosts>) -> PriorityHosts {
-    let of = |wanted: fn(HealthStatus) -> bool| -> Box<[Arc<Host>]> {
-        hosts.iter().filter(|h| wanted(h.health())).cloned().collect()
+    let of = |wanted: Availability| -> Box<[Arc<Host>]> {
+        hosts.iter().filter(|host| host.availability() == wanted).cloned().collect()
     };
     PriorityHosts {
-        healthy: of(HealthStatus::is_healthy),
-        degraded: of(|health| health == HealthStatus::Degraded),
+        healthy: of(Availability::Healthy),
+        degraded: of(Availability::Degraded),
         localities: localities.into(),
         hosts: hosts.into(),
     }

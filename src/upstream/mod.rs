@@ -18,6 +18,7 @@ pub mod dns;
 pub mod host;
 pub mod hosts;
 pub mod manager;
+pub mod outlier;
 pub mod pool;
 pub mod stats;
 
@@ -37,6 +38,7 @@ pub use self::pool::{RequestBodyError, UpstreamError};
 pub use self::stats::ClusterStats;
 
 use self::balancer::LbConfig;
+use self::outlier::Outlier;
 use self::pool::ConnectionSettings;
 use crate::config::source::ConfigSource;
 
@@ -68,6 +70,7 @@ pub struct Cluster {
     lb: LbConfig,
     connection: Arc<ConnectionSettings>,
     breakers: Breakers,
+    outlier: Option<Outlier>,
     /// What is counted on it.
     pub stats: Arc<ClusterStats>,
     hosts: ArcSwap<HostSet>,
@@ -92,6 +95,17 @@ impl Cluster {
             Discovery::Eds(eds) => Some(eds),
             Discovery::Static | Discovery::Dns(_) => None,
         }
+    }
+
+    /// Whether it has work of its own to do: names to resolve, outliers to let back.
+    pub fn has_tasks(&self) -> bool {
+        matches!(self.discovery, Discovery::Dns(_)) || self.outlier.is_some()
+    }
+
+    /// Does that work until it is dropped. Run it on the control runtime and abort it when the cluster
+    /// goes.
+    pub async fn run(self: Arc<Self>) {
+        futures_util::join!(Arc::clone(&self).resolve_task(), self.outlier_task());
     }
 
     /// Its limits and what is in use.
@@ -139,6 +153,11 @@ impl Cluster {
             let _updating = self.updating.lock();
             // What was made for one policy is of no use to another.
             let hosts = replaced.hosts();
+            if self.outlier.is_none() && replaced.outlier.is_some() {
+                hosts.iter().for_each(|host| host.forgive());
+                self.publish(hosts.resorted());
+                return;
+            }
             self.hosts.store(match self.lb == replaced.lb {
                 true => hosts,
                 false => Arc::new(hosts.with_policy(&self.lb)),
@@ -154,6 +173,10 @@ impl Cluster {
         self.stats.membership_total.set(count(|p| p.hosts.len()));
         self.stats.membership_healthy.set(count(|p| p.healthy.len()));
         self.stats.membership_degraded.set(count(|p| p.degraded.len()));
+        if let Some(outlier) = &self.outlier {
+            let out = set.iter().filter(|host| host.is_ejected()).count();
+            outlier.stats.ejections_active.set(i64::try_from(out).unwrap_or(i64::MAX));
+        }
         self.hosts.store(Arc::new(set));
     }
 }

@@ -26,6 +26,8 @@ mod last_good;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod outlier;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
 mod robustness;

@@ -111,7 +111,7 @@ impl Fixture {
                 Effect::Subscribe(_, ty, names) => format!("{ty} +{}", names.join(",")),
                 Effect::Unsubscribe(_, ty, names) => format!("{ty} -{}", names.join(",")),
                 Effect::AddGrpc(source, _) => format!("add {source}"),
-                Effect::Resolve(_, _, want) => format!("resolve {}", want.name),
+                Effect::Run(cluster, ..) => format!("run {}", cluster.name()),
             });
         }
     }

@@ -13,6 +13,7 @@ use crate::exchange::headers::{X_ENVOY_UPSTREAM_SERVICE_TIME, is_hop_by_hop, str
 use crate::exchange::{
     Body, LocalReply, RequestHead, Response, ResponseFlag, ResponseHead, StreamInfo, StreamReset,
 };
+use crate::upstream::outlier::Outcome;
 use crate::upstream::{Cluster, Host, LocalCluster, Permit, RequestBodyError, UpstreamError};
 
 /// Where one try goes.
@@ -74,6 +75,9 @@ impl Attempt<'_> {
             .await
         };
         timers.restart();
+        if let Err(Failure::Timeout | Failure::PerTry) = &outcome {
+            self.cluster.cluster().judge(self.host, Outcome::Timeout);
+        }
         let (head, body) = outcome?;
         Ok(Answer { head, body, sent, came: Instant::now() })
     }

@@ -63,7 +63,7 @@ fn a_refused_field_at_its_default_is_not_set() {
         (json!({"protocol_selection": "USE_CONFIGURED_PROTOCOL"}), &[]),
         (json!({"filters": []}), &[]),
         (json!({"filters": [{}]}), &["filters"]),
-        (json!({"outlier_detection": {}}), &["outlier_detection"]),
+        (json!({"upstream_bind_config": {}}), &["upstream_bind_config"]),
         (json!({"cluster_type": {}}), &["cluster_type"]),
     ];
     for (value, paths) in set {
@@ -103,13 +103,13 @@ fn fields_that_are_listed_without_end_are_counted() {
 
 #[test]
 fn an_any_of_a_declared_type_is_entered_under_its_own_path() {
-    let inner = encode_json(CLUSTER, json!({"outlier_detection": {}})).unwrap().0;
+    let inner = encode_json(CLUSTER, json!({"upstream_bind_config": {}})).unwrap().0;
     let entry = |any: &[u8]| {
         let entry = [field(1, b"envoy.filters.x"), field(2, any)].concat();
         field(36, &entry)
     };
     let found = audit(CLUSTER, &entry(&packed("a/envoy.config.cluster.v3.Cluster", &inner)));
-    let path = r#"typed_extension_protocol_options["envoy.filters.x"].outlier_detection"#;
+    let path = r#"typed_extension_protocol_options["envoy.filters.x"].upstream_bind_config"#;
     assert_eq!(found.refused[0].path, path);
     let found = audit(CLUSTER, &entry(&packed("a/acme.Unknown", &[0xff])));
     assert_eq!(found, Audit::default());

@@ -68,7 +68,7 @@ static_resources:
   clusters:
   - {name: a, type: STATIC, connect_timeout: -1s}
   - {name: b, type: STATIC, lb_policy: NONE_SUCH}
-  - {name: c, type: STATIC, outlier_detection: {}}
+  - {name: c, type: STATIC, upstream_bind_config: {}}
   - {name: c, type: STATIC}
   - {type: STATIC}
 dynamic_resources:
@@ -79,7 +79,7 @@ dynamic_resources:
     let wanted = [
         "Cluster \"a\": connect_timeout: ",
         "Cluster \"b\": lb_policy: expected one of",
-        "Cluster \"c\": outlier_detection: ",
+        "Cluster \"c\": upstream_bind_config: ",
         "Cluster \"c\": name: \"c\" is used more than once",
         "Cluster: name: is required",
         "Bootstrap: admin.address.socket_address.address: \"here\"",

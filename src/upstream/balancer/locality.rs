@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::edf::Edf;
 use super::priority::Source;
 use super::round_robin::RoundRobin;
-use crate::upstream::host::{HealthStatus, Host};
+use crate::upstream::host::{Availability, Host};
 use crate::upstream::hosts::{HostSet, PriorityHosts};
 
 /// How a cluster spreads over localities.
@@ -73,16 +73,17 @@ fn weigh(
     (priority, source): (usize, Source),
     policy: LocalityPolicy,
 ) -> Option<Vec<(Vec<Arc<Host>>, f64)>> {
-    let takes_part: fn(HealthStatus) -> bool = match (policy, source) {
+    let takes_part = match (policy, source) {
         (LocalityPolicy::Ignored, _) | (_, Source::All) => return None,
-        (LocalityPolicy::Weighted, Source::Healthy) => HealthStatus::is_healthy,
-        (LocalityPolicy::Weighted, Source::Degraded) => |health| health == HealthStatus::Degraded,
+        (LocalityPolicy::Weighted, Source::Healthy) => Availability::Healthy,
+        (LocalityPolicy::Weighted, Source::Degraded) => Availability::Degraded,
     };
     let PriorityHosts { hosts, localities, .. } = set.priorities.get(priority)?;
     let mut weighed = Vec::with_capacity(localities.len());
     for locality in localities {
         let all = hosts.get(locality.range.clone()).unwrap_or_default();
-        let some: Vec<_> = all.iter().filter(|host| takes_part(host.health())).cloned().collect();
+        let some: Vec<_> =
+            all.iter().filter(|host| host.availability() == takes_part).cloned().collect();
         if some.is_empty() || locality.weight == 0 {
             continue;
         }
@@ -119,7 +120,7 @@ pub(super) fn shares(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::host::HealthStatus::{Healthy, Unhealthy};
+    use crate::upstream::host::HealthStatus::{self, Healthy, Unhealthy};
     use crate::upstream::hosts::Endpoints;
     use crate::upstream::hosts::tests::endpoints;
 

@@ -3,6 +3,7 @@
 mod connection;
 mod endpoints;
 mod lb;
+mod outlier;
 mod protocol;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use super::breaker::{Breakers, Limits, RetryBudget};
 use super::dns::{DnsResolver, DnsSettings, FailureRate, LookupFamily};
 use super::hosts::{Endpoints, HostSet};
+use super::outlier::Outlier;
 use super::{Cluster, Discovery, EdsConfig};
 use crate::config::{Errors, Fault, OrFault, fields, source};
 use crate::proto::any;
@@ -57,6 +59,7 @@ impl Cluster {
             upstream_connection_options,
             preconnect_policy,
             circuit_breakers,
+            outlier_detection,
             http_protocol_options,
             http2_protocol_options,
             dns_refresh_rate,
@@ -91,6 +94,8 @@ impl Cluster {
             load_balancing_policy,
         }));
         let limits = errors.take(thresholds(circuit_breakers).at("circuit_breakers"));
+        let outlier = outlier_detection
+            .and_then(|proto| errors.take(outlier::compile(proto).at("outlier_detection")));
         errors.take(transport(transport_socket).at("transport_socket"));
         let dns =
             errors.take(dns_fields(dns_refresh_rate, dns_failure_refresh_rate, dns_lookup_family));
@@ -126,6 +131,10 @@ impl Cluster {
             }
         };
         // Not by `alt_stat_name`: clusters may share one, but not their limits.
+        let outlier = outlier.map(|config| Outlier {
+            config,
+            stats: cx.telemetry.group(Scope::cluster(&name).part("outlier_detection")),
+        });
         let usage = cx.telemetry.group(Scope::cluster(&name).part("circuit_breakers"));
         let cluster = Self {
             name,
@@ -133,6 +142,7 @@ impl Cluster {
             lb,
             connection: Arc::new(connection),
             breakers: Breakers::new(usage, limits[0], limits[1]),
+            outlier,
             stats: cx.telemetry.group(scope),
             hosts: ArcSwap::from_pointee(HostSet::default()),
             updating: Mutex::new(()),

@@ -42,6 +42,7 @@ pub use self::settings::{
 use super::Cluster;
 use super::breaker::{Permit, Resource};
 use super::host::Host;
+use super::outlier::Outcome;
 use super::stats::ClusterStats;
 use crate::exchange::{Body, RequestHead, ResponseHead, RoutingPriority};
 
@@ -114,11 +115,15 @@ impl Pools {
             if self.settings.disable_compression {
                 head.headers.remove(ACCEPT_ENCODING);
             }
-            if self.settings.protocol.is_http2(head.version) {
+            let sent = if self.settings.protocol.is_http2(head.version) {
                 Box::pin(pool.send_http2(&attempt, permit, head, body)).await
             } else {
                 pool.send_http1(&attempt, permit, head, body).await
+            };
+            if let Some(outcome) = outcome_of(&sent) {
+                cluster.judge(host, outcome);
             }
+            sent
         }
     }
 
@@ -142,6 +147,19 @@ impl Pools {
         let pools = self.by_address.lock();
         pools.values().map(|p| p.http1.idle_count() + p.http2.connection_count()).sum()
     }
+}
+
+/// What the result of an exchange says of its host; nothing if the host had no part in it.
+fn outcome_of(sent: &Result<(ResponseHead, Body), UpstreamError>) -> Option<Outcome> {
+    Some(match sent {
+        Ok((head, _)) => Outcome::Answer(head.status),
+        Err(UpstreamError::ConnectFailure(_) | UpstreamError::ConnectTimeout) => {
+            Outcome::ConnectFailure
+        }
+        Err(UpstreamError::ResponseHeaderTimeout) => Outcome::Timeout,
+        Err(UpstreamError::Overflow | UpstreamError::RequestBody(_)) => return None,
+        Err(_) => Outcome::Reset,
+    })
 }
 
 impl Drop for Pools {
