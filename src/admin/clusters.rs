@@ -14,6 +14,7 @@ use crate::control::dump::Dump;
 use crate::exchange::RoutingPriority;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Cell, StatGroup};
+use crate::upstream::health::Health;
 use crate::upstream::host::{HealthStatus, Locality};
 use crate::upstream::{Cluster, Host};
 
@@ -102,6 +103,14 @@ fn value_of(cell: Cell<'_>) -> i64 {
 /// Envoy's words for why a host is not used as a healthy one is.
 fn health_flags(host: &Host) -> String {
     let mut flags = String::new();
+    match host.checked() {
+        Health::Healthy => {}
+        Health::Degraded => flags.push_str("/degraded_active_hc"),
+        Health::Pending => flags.push_str("/failed_active_hc/pending_active_hc"),
+        Health::Unhealthy => flags.push_str("/failed_active_hc"),
+        Health::TimedOut => flags.push_str("/failed_active_hc/active_hc_timeout"),
+        Health::Excluded => flags.push_str("/failed_active_hc/excluded_via_immediate_hc_fail"),
+    }
     if host.is_ejected() {
         flags.push_str("/failed_outlier_check");
     }
@@ -156,8 +165,18 @@ fn host_status(priority: usize, locality: &Locality, host: &Host) -> Value {
         health => health.as_str(),
     };
     let mut health = json!({"eds_health_status": health});
-    if host.is_ejected() {
-        health["failed_outlier_check"] = true.into();
+    let checked = host.checked();
+    for (name, is_set) in [
+        ("failed_active_health_check", !checked.is_up()),
+        ("failed_outlier_check", host.is_ejected()),
+        ("failed_active_degraded_check", checked == Health::Degraded),
+        ("pending_active_hc", checked == Health::Pending),
+        ("excluded_via_immediate_hc_fail", checked == Health::Excluded),
+        ("active_hc_timeout", checked == Health::TimedOut),
+    ] {
+        if is_set {
+            health[name] = true.into();
+        }
     }
     let Locality { region, zone, sub_zone } = locality;
     json!({

@@ -1,6 +1,7 @@
 //! Clusters: taken in, warmed by their endpoints, put in service, removed.
 //!
-//! One that resolves names waits until each was tried once.
+//! One that resolves names waits until each was tried once, one that checks health until each of
+//! its first hosts was.
 //! A changed cluster waits for its endpoints to come again while the one before it serves; if they
 //! do not come within `initial_fetch_timeout`, those known are used. The server is asked to send
 //! them again, since one that thinks we have them would not.
@@ -12,11 +13,11 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::Effect;
 use super::follow::{SourceId, User, Want};
 use super::ingest::{Admission, Batch, Good, Item, Kind};
 use super::state::State;
 use super::store::{Held, Map, Origin, Rejected};
+use super::{Effect, Readiness};
 use crate::config::{Errors, OrFault};
 use crate::upstream::{Cluster, Discovery};
 use crate::xds::{ResourceType, Source};
@@ -137,13 +138,15 @@ impl State {
             self.release_all(&before.wants, &user);
         }
         if let Some(running) = &held.running {
+            self.effects.push(Effect::Run(held.value.clone(), Arc::downgrade(running)));
             // A name that does not resolve is tried all the same, so this ends by itself.
-            let resolves = matches!(held.value.discovery(), Discovery::Dns(_));
-            let tried = resolves.then(|| self.own_resolution(name));
-            if let Some(want) = &tried {
-                waits = Some((want.clone(), None));
+            if matches!(held.value.discovery(), Discovery::Dns(_)) {
+                let want = self.own_work(name);
+                let guard = Arc::downgrade(running);
+                let cluster = held.value.clone();
+                self.effects.push(Effect::Await(Readiness::Resolved, cluster, guard, want.clone()));
+                waits = Some((want, None));
             }
-            self.effects.push(Effect::Run(held.value.clone(), Arc::downgrade(running), tried));
         }
         self.clusters.warm(name, origin, held);
         match waits {
@@ -155,8 +158,8 @@ impl State {
         }
     }
 
-    /// What a cluster waits for that resolves its endpoints itself.
-    fn own_resolution(&mut self, name: &Arc<str>) -> Want {
+    /// What a cluster waits for that does it itself.
+    fn own_work(&mut self, name: &Arc<str>) -> Want {
         let source = self.follow.source(&Source::Ads);
         Want { source, ty: ResourceType::Cluster, name: name.clone() }
     }
@@ -184,7 +187,21 @@ impl State {
                 held.value.set_endpoints(&endpoints.value);
             }
         }
-        let Some(origin) = self.clusters.get(name).map(|record| record.origin) else { return };
+        let Some(record) = self.clusters.get(name) else { return };
+        let (origin, replaces) = (record.origin, record.active.is_some());
+        // From the disk, what may be well is better than nothing.
+        if held.value.has_unchecked() && origin != Origin::Disk {
+            debug!(cluster = %name, "cluster waits for its first health checks");
+            let want = self.own_work(name);
+            let guard = held.running.as_ref().map(Arc::downgrade).unwrap_or_default();
+            let cluster = held.value.clone();
+            self.effects.push(Effect::Await(Readiness::Checked, cluster, guard, want.clone()));
+            self.clusters.warm(name, origin, held);
+            return self.warming.start_endless(User::Cluster(name.clone()), want);
+        }
+        if replaces {
+            held.value.sort_hosts();
+        }
         let before = self.clusters.activate(name, origin, held);
         match before {
             Some(before) => self.release_all(&before.wants, &User::Cluster(name.clone())),

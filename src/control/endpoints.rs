@@ -90,15 +90,15 @@ impl Kind for Assignments {
 }
 
 impl State {
-    /// Hands endpoints to every cluster in service that follows them.
+    /// Hands endpoints to every cluster that follows them, in service or warming.
     fn give(&self, want: &Want, endpoints: &Endpoints) {
         for user in self.follow.users(want) {
             let User::Cluster(name) = user else { continue };
-            let active = self.clusters.get(name).and_then(|record| record.active.as_ref());
-            if let Some(active) = active
-                && active.wants.contains(want)
-            {
-                active.value.set_endpoints(endpoints);
+            let Some(record) = self.clusters.get(name) else { continue };
+            for held in [&record.active, &record.warming].into_iter().flatten() {
+                if held.wants.contains(want) {
+                    held.value.set_endpoints(endpoints);
+                }
             }
         }
     }

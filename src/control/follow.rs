@@ -151,7 +151,10 @@ mod tests {
         let text = |e: &Effect| match e {
             Effect::Subscribe(_, _, names) => format!("+{}", names.join(",")),
             Effect::Unsubscribe(_, _, names) => format!("-{}", names.join(",")),
-            Effect::SubscribeAll(..) | Effect::AddGrpc(..) | Effect::Run(..) => "?".into(),
+            Effect::SubscribeAll(..)
+            | Effect::AddGrpc(..)
+            | Effect::Run(..)
+            | Effect::Await(..) => "?".into(),
         };
         effects.iter().map(text).collect()
     }

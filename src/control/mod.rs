@@ -105,9 +105,19 @@ enum Effect {
     SubscribeAll(Arc<Source>, ResourceType),
     Subscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
     Unsubscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
-    /// Do a cluster's own work while the guard lives. If it resolves names, say when each was tried
-    /// once.
-    Run(Arc<Cluster>, Weak<Running>, Option<Want>),
+    /// Do a cluster's own work while the guard lives.
+    Run(Arc<Cluster>, Weak<Running>),
+    /// Say that the name came when the cluster is ready so far, unless the guard is gone before.
+    Await(Readiness, Arc<Cluster>, Weak<Running>, Want),
+}
+
+/// What a cluster can wait for that it does itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    /// Each of its names was tried once.
+    Resolved,
+    /// Each of its hosts was checked once.
+    Checked,
 }
 
 /// What can be asked of the control task.

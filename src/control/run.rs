@@ -12,7 +12,7 @@ use super::ingest::Change;
 use super::last_good::Keeper;
 use super::state::State;
 use super::store::{Origin, Running};
-use super::{Command, Control, Effect, First, Options, Phase};
+use super::{Command, Control, Effect, First, Options, Phase, Readiness};
 use crate::snapshot::Snapshot;
 use crate::upstream::Cluster;
 use crate::xds::{Event, Events, Resource, ResourceType, Source, Update, Verdict, Xds};
@@ -30,9 +30,9 @@ struct Task {
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Sender<super::Status>,
     keeper: Option<Keeper>,
-    /// Clusters whose names were each tried once.
-    resolved: mpsc::Receiver<Want>,
-    tell_resolved: mpsc::Sender<Want>,
+    /// Clusters that did what they wait for.
+    ready: mpsc::Receiver<Want>,
+    tell_ready: mpsc::Sender<Want>,
     /// Streams that are open.
     connected: Vec<(Source, Option<ResourceType>)>,
 }
@@ -58,7 +58,7 @@ pub(super) fn start(
     let (commands, command_receiver) = mpsc::channel(16);
     let (snapshot_sender, snapshots) = watch::channel(Arc::default());
     let (status_sender, status) = watch::channel(state.startup.status());
-    let (tell_resolved, resolved) = mpsc::channel(64);
+    let (tell_ready, ready) = mpsc::channel(64);
     let task = Task {
         state,
         xds,
@@ -67,8 +67,8 @@ pub(super) fn start(
         snapshots: snapshot_sender,
         status: status_sender,
         keeper,
-        resolved,
-        tell_resolved,
+        ready,
+        tell_ready,
         connected: Vec::new(),
     };
     tokio::spawn(task.run());
@@ -125,7 +125,7 @@ impl Task {
                     }
                     Some(Command::Stop(reply)) => return self.stop(reply).await,
                 },
-                Some(want) = self.resolved.recv() => {
+                Some(want) = self.ready.recv() => {
                     self.state.satisfy(&want);
                     self.state.advance(Instant::now());
                 }
@@ -211,7 +211,14 @@ impl Task {
         for effect in self.state.take_effects() {
             match effect {
                 Effect::AddGrpc(source, options) => self.xds.add_grpc(source, *options),
-                Effect::Run(cluster, guard, want) => self.run_cluster(cluster, &guard, want),
+                Effect::Run(cluster, guard) => {
+                    if let Some(guard) = guard.upgrade() {
+                        guard.started(tokio::spawn(cluster.run()).abort_handle());
+                    }
+                }
+                Effect::Await(what, cluster, guard, want) => {
+                    self.await_cluster(what, cluster, &guard, want);
+                }
                 Effect::SubscribeAll(source, ty) => self.xds.subscribe_all(&source, ty),
                 Effect::Subscribe(source, ty, names) => self.xds.subscribe(&source, ty, &names),
                 Effect::Unsubscribe(source, ty, names) => {
@@ -221,18 +228,22 @@ impl Task {
         }
     }
 
-    fn run_cluster(&self, cluster: Arc<Cluster>, guard: &Weak<Running>, tried: Option<Want>) {
+    fn await_cluster(
+        &self,
+        what: Readiness,
+        cluster: Arc<Cluster>,
+        guard: &Weak<Running>,
+        want: Want,
+    ) {
         let Some(guard) = guard.upgrade() else { return };
-        let tell = self.tell_resolved.clone();
-        let first = cluster.clone();
-        let tell_first = async move {
-            let Some(want) = tried else { return };
-            first.first_resolution().await;
+        let tell = self.tell_ready.clone();
+        let task = tokio::spawn(async move {
+            match what {
+                Readiness::Resolved => cluster.first_resolution().await,
+                Readiness::Checked => cluster.first_checks().await,
+            }
             // Only fails when control has ended.
             let _ended = tell.send(want).await;
-        };
-        let task = tokio::spawn(async move {
-            tokio::join!(cluster.run(), tell_first);
         });
         guard.started(task.abort_handle());
     }

@@ -40,26 +40,24 @@ pub(super) struct Held<T> {
     pub(super) value: Arc<T>,
     /// What it refers to and has subscribed.
     pub(super) wants: SmallVec<[Want; 1]>,
-    /// The task of a cluster that has work of its own.
+    /// The tasks of a cluster that has work of its own.
     pub(super) running: Option<Arc<Running>>,
 }
 
 /// Ends a cluster's own work when the version that began it is gone.
 #[derive(Debug, Default)]
-pub(super) struct Running(Mutex<Option<AbortHandle>>);
+pub(super) struct Running(Mutex<Vec<AbortHandle>>);
 
 impl Running {
-    /// The task has been started.
+    /// A task has been started.
     pub(super) fn started(&self, task: AbortHandle) {
-        *self.0.lock() = Some(task);
+        self.0.lock().push(task);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(task) = self.0.get_mut().take() {
-            task.abort();
-        }
+        self.0.get_mut().iter().for_each(AbortHandle::abort);
     }
 }
 

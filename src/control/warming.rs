@@ -46,19 +46,28 @@ impl Warming {
         now: Instant,
     ) {
         self.cancel(&user);
+        let end = |timeout: Duration| now.checked_add(timeout);
+        let left = wants.into_iter().map(|(want, timeout)| (want, timeout.and_then(end)));
+        self.begin(user, left.collect());
+    }
+
+    fn begin(&mut self, user: User, left: SmallVec<[(Want, Option<Instant>); 1]>) {
         self.last += 1;
         let id = WaitId(self.last);
-        let mut left = SmallVec::new();
-        for (want, timeout) in wants {
+        for (want, end) in &left {
             self.by_want.entry(want.clone()).or_default().push(id);
-            let end = timeout.and_then(|timeout| now.checked_add(timeout));
             if let Some(end) = end {
-                self.deadlines.insert((end, id));
+                self.deadlines.insert((*end, id));
             }
-            left.push((want, end));
         }
         self.index(&user).insert(name(&user).clone(), id);
         self.waits.insert(id, Wait { user, left });
+    }
+
+    /// A version of `user` waits for one thing, as long as it takes.
+    pub(super) fn start_endless(&mut self, user: User, want: Want) {
+        self.cancel(&user);
+        self.begin(user, SmallVec::from_buf([(want, None)]));
     }
 
     /// The version of `user` that waits does so no more.

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
+use super::health::{CheckTarget, Health};
 use super::outlier::Monitor;
 
 /// Where a group of hosts runs: `config.core.v3.Locality`.
@@ -98,6 +99,15 @@ crate::stats! {
     }
 }
 
+/// What an endpoint says that only some need.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Told {
+    /// Free-form data.
+    pub metadata: Option<Arc<Metadata>>,
+    /// How to check it.
+    pub check: Option<Arc<CheckTarget>>,
+}
+
 /// One address of a cluster. It stays the same object while updates keep its address and host name;
 /// weight and health may change under it.
 #[derive(Debug)]
@@ -106,11 +116,12 @@ pub struct Host {
     hostname: Arc<str>,
     weight: AtomicU32,
     health: AtomicU8,
+    checked: AtomicU8,
     ejected: AtomicBool,
     /// Made when the first request is judged, so that it costs clusters without outlier detection
     /// nothing.
     monitor: OnceLock<Box<Monitor>>,
-    metadata: RwLock<Option<Arc<Metadata>>>,
+    told: RwLock<Told>,
     /// What is counted on it.
     pub stats: HostStats,
 }
@@ -123,9 +134,10 @@ impl Host {
             hostname,
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU8::new(health as u8),
+            checked: AtomicU8::new(Health::Healthy as u8),
             ejected: AtomicBool::new(false),
             monitor: OnceLock::new(),
-            metadata: RwLock::new(None),
+            told: RwLock::default(),
             stats: HostStats::default(),
         }
     }
@@ -151,18 +163,38 @@ impl Host {
         HealthStatus::ALL.get(health).copied().unwrap_or_default()
     }
 
-    /// What it takes, by what the management server says and whether it is ejected.
+    /// What it takes, by what the management server and its health checks say and whether it is
+    /// ejected.
     pub fn availability(&self) -> Availability {
-        if self.is_ejected() {
+        let checked = self.checked();
+        if self.is_ejected() || !checked.is_up() {
             return Availability::Unhealthy;
         }
         match self.health() {
+            HealthStatus::Unknown | HealthStatus::Healthy if checked == Health::Degraded => {
+                Availability::Degraded
+            }
             HealthStatus::Unknown | HealthStatus::Healthy => Availability::Healthy,
             HealthStatus::Degraded => Availability::Degraded,
             HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
                 Availability::Unhealthy
             }
         }
+    }
+
+    /// What its health checks say; [`Health::Healthy`] where hosts are not checked.
+    pub fn checked(&self) -> Health {
+        Health::from_u8(self.checked.load(Ordering::Relaxed))
+    }
+
+    /// Whoever calls this publishes the host set anew.
+    pub(super) fn set_checked(&self, health: Health) {
+        self.checked.store(health as u8, Ordering::Relaxed);
+    }
+
+    /// How it wants to be checked. Takes a lock.
+    pub(super) fn check_target(&self) -> Option<Arc<CheckTarget>> {
+        self.told.read().check.clone()
     }
 
     /// Outlier detection has taken it out: Envoy's `FAILED_OUTLIER_CHECK`.
@@ -190,22 +222,17 @@ impl Host {
 
     /// The endpoint's metadata. Takes a lock; not for every request.
     pub fn metadata(&self) -> Option<Arc<Metadata>> {
-        self.metadata.read().clone()
+        self.told.read().metadata.clone()
     }
 
     /// Takes over what an update says; true if something differs.
-    pub(super) fn update(
-        &self,
-        weight: u32,
-        health: HealthStatus,
-        metadata: &Option<Arc<Metadata>>,
-    ) -> bool {
+    pub(super) fn update(&self, weight: u32, health: HealthStatus, told: &Told) -> bool {
         let weight = weight.max(1);
         let mut changed = self.weight.swap(weight, Ordering::Relaxed) != weight;
         changed |= self.health.swap(health as u8, Ordering::Relaxed) != health as u8;
-        let mut current = self.metadata.write();
-        if *current != *metadata {
-            current.clone_from(metadata);
+        let mut current = self.told.write();
+        if *current != *told {
+            current.clone_from(told);
             changed = true;
         }
         changed

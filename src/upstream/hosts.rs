@@ -12,7 +12,8 @@ use foldhash::fast::RandomState;
 
 use super::balancer::hashing::HashTable;
 use super::balancer::{HashTables, LbConfig, hash_tables};
-use super::host::{Availability, HealthStatus, Host, Locality, Metadata};
+use super::health::Health;
+use super::host::{Availability, HealthStatus, Host, Locality, Told};
 
 /// Where an endpoint listens, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub struct Endpoint {
     pub health: HealthStatus,
     /// Its share, at least 1.
     pub weight: u32,
-    /// Free-form data.
-    pub metadata: Option<Arc<Metadata>>,
+    /// Metadata and how to check it.
+    pub told: Told,
 }
 
 /// A compiled `LocalityLbEndpoints`.
@@ -95,6 +96,9 @@ pub struct PriorityHosts {
     pub degraded: Box<[Arc<Host>]>,
     /// Which of `hosts` run where.
     pub localities: Box<[LocalityHosts]>,
+    /// How many of `hosts` do not count where shares of healthy hosts are computed: their health is
+    /// not known yet, or they took themselves out.
+    pub excluded: usize,
 }
 
 /// All hosts of a cluster at one moment.
@@ -157,6 +161,10 @@ impl HostSet {
 
     /// Makes what choosing by `config` needs.
     pub(super) fn prepare(&mut self, config: &LbConfig) {
+        for priority in &mut self.priorities {
+            let is_excluded = |host: &&Arc<Host>| config.excludes(host);
+            priority.excluded = priority.hosts.iter().filter(is_excluded).count();
+        }
         self.hash_tables = hash_tables(self, config);
     }
 
@@ -167,8 +175,13 @@ impl HostSet {
 
     /// The set that `endpoints` describes, keeping the hosts of `previous` that are still in it.
     /// An address that comes twice counts once, the first time; names that are not resolved are
-    /// left out. The flag says whether anything differs from `previous`.
-    pub(super) fn build(endpoints: &Endpoints, previous: &HostSet) -> (HostSet, bool) {
+    /// left out. New hosts are `first` by their health checks. The flag says whether anything
+    /// differs from `previous`.
+    pub(super) fn build(
+        endpoints: &Endpoints,
+        previous: &HostSet,
+        first: Health,
+    ) -> (HostSet, bool) {
         let mut known: HashMap<(SocketAddr, &str), &Arc<Host>, RandomState> = HashMap::default();
         for host in previous.iter() {
             known.insert((host.address(), host.hostname()), host);
@@ -190,15 +203,18 @@ impl HostSet {
                 }
                 hosts.push(match known.remove(&(address, &*endpoint.hostname)) {
                     Some(host) => {
-                        changed |=
-                            host.update(endpoint.weight, endpoint.health, &endpoint.metadata);
+                        changed |= host.update(endpoint.weight, endpoint.health, &endpoint.told);
                         Arc::clone(host)
                     }
                     None => {
                         changed = true;
-                        let Endpoint { address: _, hostname, health, weight, metadata } = endpoint;
+                        let Endpoint { address: _, hostname, health, weight, told } = endpoint;
                         let host = Host::new(address, Arc::clone(hostname), *weight, *health);
-                        host.update(*weight, *health, metadata);
+                        host.update(*weight, *health, told);
+                        host.set_checked(match &told.check {
+                            Some(check) if check.disabled => Health::Healthy,
+                            _ => first,
+                        });
                         Arc::new(host)
                     }
                 });
@@ -232,6 +248,7 @@ fn split(hosts: Vec<Arc<Host>>, localities: Vec<LocalityHosts>) -> PriorityHosts
         degraded: of(Availability::Degraded),
         localities: localities.into(),
         hosts: hosts.into(),
+        excluded: 0,
     }
 }
 
@@ -253,7 +270,7 @@ pub(super) mod tests {
                     hostname: "".into(),
                     health,
                     weight,
-                    metadata: None,
+                    told: Told::default(),
                 }],
             })
             .collect();
@@ -261,7 +278,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::upstream) fn set(of: &[(u32, HealthStatus, u32)]) -> Arc<HostSet> {
-        Arc::new(HostSet::build(&endpoints(of), &HostSet::default()).0)
+        Arc::new(HostSet::build(&endpoints(of), &HostSet::default(), Health::Healthy).0)
     }
 
     #[test]
@@ -271,6 +288,7 @@ pub(super) mod tests {
         let (second, changed) = HostSet::build(
             &endpoints(&[(0, Draining, 5), (1, Unknown, 1), (1, Unknown, 1)]),
             &first,
+            Health::Healthy,
         );
         assert!(changed);
         assert!(Arc::ptr_eq(&first.priorities[0].hosts[0], &second.priorities[0].hosts[0]));
@@ -286,17 +304,17 @@ pub(super) mod tests {
     #[test]
     fn the_same_endpoints_again_change_nothing() {
         let same = endpoints(&[(0, HealthStatus::Healthy, 2), (3, HealthStatus::Degraded, 1)]);
-        let (first, _) = HostSet::build(&same, &HostSet::default());
-        assert!(!HostSet::build(&same, &first).1);
+        let (first, _) = HostSet::build(&same, &HostSet::default(), Health::Healthy);
+        assert!(!HostSet::build(&same, &first, Health::Healthy).1);
         assert_eq!((first.len(), first.priorities.len()), (2, 4));
-        assert!(HostSet::build(&Endpoints::default(), &first).1);
+        assert!(HostSet::build(&Endpoints::default(), &first, Health::Healthy).1);
     }
 
     #[test]
     fn an_address_that_comes_twice_counts_once() {
         let mut twice = endpoints(&[(0, HealthStatus::Unknown, 1)]);
         twice.localities.extend(twice.localities.clone());
-        assert_eq!(HostSet::build(&twice, &HostSet::default()).0.len(), 1);
+        assert_eq!(HostSet::build(&twice, &HostSet::default(), Health::Healthy).0.len(), 1);
     }
 
     #[test]

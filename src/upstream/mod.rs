@@ -15,6 +15,7 @@ pub mod balancer;
 pub mod breaker;
 pub mod compile;
 pub mod dns;
+pub mod health;
 pub mod host;
 pub mod hosts;
 pub mod manager;
@@ -38,6 +39,7 @@ pub use self::pool::{RequestBodyError, UpstreamError};
 pub use self::stats::ClusterStats;
 
 use self::balancer::LbConfig;
+use self::health::{Health, HealthChecks};
 use self::outlier::Outlier;
 use self::pool::ConnectionSettings;
 use crate::config::source::ConfigSource;
@@ -71,6 +73,7 @@ pub struct Cluster {
     connection: Arc<ConnectionSettings>,
     breakers: Breakers,
     outlier: Option<Outlier>,
+    health: Option<Box<HealthChecks>>,
     /// What is counted on it.
     pub stats: Arc<ClusterStats>,
     hosts: ArcSwap<HostSet>,
@@ -97,15 +100,21 @@ impl Cluster {
         }
     }
 
-    /// Whether it has work of its own to do: names to resolve, outliers to let back.
+    /// Whether it has work of its own to do: names to resolve, hosts to check, outliers to let back.
     pub fn has_tasks(&self) -> bool {
-        matches!(self.discovery, Discovery::Dns(_)) || self.outlier.is_some()
+        matches!(self.discovery, Discovery::Dns(_))
+            || self.outlier.is_some()
+            || self.health.is_some()
     }
 
     /// Does that work until it is dropped. Run it on the control runtime and abort it when the cluster
     /// goes.
     pub async fn run(self: Arc<Self>) {
-        futures_util::join!(Arc::clone(&self).resolve_task(), self.outlier_task());
+        futures_util::join!(
+            Arc::clone(&self).resolve_task(),
+            Arc::clone(&self).outlier_task(),
+            self.health_task()
+        );
     }
 
     /// Its limits and what is in use.
@@ -133,11 +142,19 @@ impl Cluster {
     pub fn set_endpoints(&self, endpoints: &Endpoints) {
         let _updating = self.updating.lock();
         let previous = self.hosts.load();
-        let (set, changed) = HostSet::build(endpoints, &previous);
+        let first = if self.health.is_some() { Health::Pending } else { Health::Healthy };
+        let (set, changed) = HostSet::build(endpoints, &previous, first);
         if changed {
             self.publish(set);
             self.stats.membership_change.inc();
         }
+    }
+
+    /// Sorts the hosts anew by what they take. The version of the cluster that served before may have
+    /// changed that since this one was given them.
+    pub fn sort_hosts(&self) {
+        let _updating = self.updating.lock();
+        self.publish(self.hosts().resorted());
     }
 
     /// Takes over the hosts of the cluster this one replaces, if both learn them from the same
@@ -153,8 +170,17 @@ impl Cluster {
             let _updating = self.updating.lock();
             // What was made for one policy is of no use to another.
             let hosts = replaced.hosts();
-            if self.outlier.is_none() && replaced.outlier.is_some() {
-                hosts.iter().for_each(|host| host.forgive());
+            let no_outliers = self.outlier.is_none() && replaced.outlier.is_some();
+            let no_checks = self.health.is_none() && replaced.health.is_some();
+            if no_outliers || no_checks {
+                for host in hosts.iter() {
+                    if no_outliers {
+                        host.forgive();
+                    }
+                    if no_checks {
+                        host.set_checked(Health::Healthy);
+                    }
+                }
                 self.publish(hosts.resorted());
                 return;
             }
@@ -177,6 +203,12 @@ impl Cluster {
             let out = set.iter().filter(|host| host.is_ejected()).count();
             outlier.stats.ejections_active.set(i64::try_from(out).unwrap_or(i64::MAX));
         }
+        let health = self.health.as_ref();
+        let healthy = health.map(|_| set.iter().filter(|host| host.checked().is_up()).count());
         self.hosts.store(Arc::new(set));
+        if let (Some(health), Some(healthy)) = (health, healthy) {
+            health.stats.healthy.set(i64::try_from(healthy).unwrap_or(i64::MAX));
+            health.changed.notify_one();
+        }
     }
 }

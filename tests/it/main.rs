@@ -14,6 +14,8 @@ mod breakers;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod http_faults;
 #[cfg(test)]
 mod http_h1;

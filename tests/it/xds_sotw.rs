@@ -19,13 +19,13 @@ async fn good_siblings_live_and_the_nack_names_each_bad_one() {
         eds_cluster("one"),
         with(static_cluster("bad", &[]), json!({ "lb_policy": "CLUSTER_PROVIDED" })),
         static_cluster("good", &[other.address]),
-        with(static_cluster("worse", &[]), json!({ "health_checks": [{}] })),
+        with(static_cluster("worse", &[]), json!({ "type": "ORIGINAL_DST" })),
     ];
     world.stream.respond(sotw(Kind::Cluster, "2", &clusters)).await;
     let (nack, text) = nack_of(&mut world.stream, Kind::Cluster, "2").await;
     assert_eq!(nack.version_info, "1", "the version in service is the earlier one");
     assert_eq!(nack.error_detail.unwrap().code, 3, "InvalidArgument");
-    for part in ["Cluster \"bad\"", "lb_policy", "Cluster \"worse\"", "health_checks"] {
+    for part in ["Cluster \"bad\"", "lb_policy", "Cluster \"worse\"", "ORIGINAL_DST"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(!text.contains("\"good\"") && !text.contains("\"one\""), "{text}");

@@ -111,7 +111,8 @@ impl Fixture {
                 Effect::Subscribe(_, ty, names) => format!("{ty} +{}", names.join(",")),
                 Effect::Unsubscribe(_, ty, names) => format!("{ty} -{}", names.join(",")),
                 Effect::AddGrpc(source, _) => format!("add {source}"),
-                Effect::Run(cluster, ..) => format!("run {}", cluster.name()),
+                Effect::Run(cluster, _) => format!("run {}", cluster.name()),
+                Effect::Await(what, cluster, ..) => format!("{what:?} {}?", cluster.name()),
             });
         }
     }

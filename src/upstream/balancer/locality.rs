@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::LbConfig;
 use super::edf::Edf;
 use super::priority::Source;
 use super::round_robin::RoundRobin;
@@ -43,10 +44,10 @@ impl Localities {
     pub(super) fn new(
         set: &HostSet,
         (priority, source): (usize, Source),
-        policy: LocalityPolicy,
+        config: &LbConfig,
         random: u64,
     ) -> Option<Self> {
-        let weighed = weigh(set, (priority, source), policy)?;
+        let weighed = weigh(set, (priority, source), config)?;
         let heaviest = weighed.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 10^6")]
         let scaled = |weight: f64| (weight / heaviest * HEAVIEST).round().max(1.0) as u32;
@@ -71,9 +72,9 @@ impl Localities {
 fn weigh(
     set: &HostSet,
     (priority, source): (usize, Source),
-    policy: LocalityPolicy,
+    config: &LbConfig,
 ) -> Option<Vec<(Vec<Arc<Host>>, f64)>> {
-    let takes_part = match (policy, source) {
+    let takes_part = match (config.locality, source) {
         (LocalityPolicy::Ignored, _) | (_, Source::All) => return None,
         (LocalityPolicy::Weighted, Source::Healthy) => Availability::Healthy,
         (LocalityPolicy::Weighted, Source::Degraded) => Availability::Degraded,
@@ -87,8 +88,10 @@ fn weigh(
         if some.is_empty() || locality.weight == 0 {
             continue;
         }
+        // One that takes requests is never excluded, so this is less than all.
+        let excluded = all.iter().filter(|host| config.excludes(host)).count();
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 hosts")]
-        let share = some.len() as f64 / all.len() as f64;
+        let share = some.len() as f64 / (all.len() - excluded) as f64;
         let available = (share * f64::from(set.overprovisioning_factor) / 100.0).min(1.0);
         weighed.push((some, f64::from(locality.weight) * available));
     }
@@ -100,9 +103,9 @@ fn weigh(
 pub(super) fn shares(
     set: &HostSet,
     (priority, source): (usize, Source),
-    policy: LocalityPolicy,
+    config: &LbConfig,
 ) -> Vec<(Arc<Host>, f64)> {
-    let weighed = weigh(set, (priority, source), policy).unwrap_or_else(|| {
+    let weighed = weigh(set, (priority, source), config).unwrap_or_else(|| {
         let hosts = super::hosts_of(&set.priorities[priority], source);
         vec![(hosts.to_vec(), 1.0)]
     });
@@ -120,6 +123,7 @@ pub(super) fn shares(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::health::Health;
     use crate::upstream::host::HealthStatus::{self, Healthy, Unhealthy};
     use crate::upstream::hosts::Endpoints;
     use crate::upstream::hosts::tests::endpoints;
@@ -140,12 +144,16 @@ mod tests {
             }
             all.localities.push(one);
         }
-        HostSet::build(&all, &HostSet::default()).0
+        HostSet::build(&all, &HostSet::default(), Health::Healthy).0
+    }
+
+    fn weighted() -> LbConfig {
+        LbConfig { locality: LocalityPolicy::Weighted, ..LbConfig::default() }
     }
 
     fn counts(set: &HostSet, turns: usize) -> Vec<usize> {
         let at = (0, Source::Healthy);
-        let mut localities = Localities::new(set, at, LocalityPolicy::Weighted, 0).unwrap();
+        let mut localities = Localities::new(set, at, &weighted(), 0).unwrap();
         let mut counts = vec![0; localities.groups.len()];
         for _ in 0..turns {
             counts[localities.schedule.next().unwrap()] += 1;
@@ -171,21 +179,21 @@ mod tests {
     #[test]
     fn without_weights_or_in_a_panic_localities_do_not_matter() {
         let none = set(&[(0, &[Healthy]), (0, &[Healthy])]);
-        let weighted = LocalityPolicy::Weighted;
-        assert!(Localities::new(&none, (0, Source::Healthy), weighted, 0).is_none());
+        assert!(Localities::new(&none, (0, Source::Healthy), &weighted(), 0).is_none());
         let some = set(&[(1, &[Healthy])]);
-        assert!(Localities::new(&some, (0, Source::All), weighted, 0).is_none());
-        assert!(Localities::new(&some, (0, Source::Healthy), LocalityPolicy::Ignored, 0).is_none());
+        assert!(Localities::new(&some, (0, Source::All), &weighted(), 0).is_none());
+        let ignored = LbConfig::default();
+        assert!(Localities::new(&some, (0, Source::Healthy), &ignored, 0).is_none());
     }
 
     #[test]
     fn shares_multiply_the_weights_of_hosts_and_localities() {
         let set = set(&[(1, &[Healthy, Healthy]), (3, &[Healthy])]);
-        let of = |policy| -> Vec<f64> {
-            shares(&set, (0, Source::Healthy), policy).into_iter().map(|(_, s)| s).collect()
+        let of = |config: &LbConfig| -> Vec<f64> {
+            shares(&set, (0, Source::Healthy), config).into_iter().map(|(_, s)| s).collect()
         };
-        assert_eq!(of(LocalityPolicy::Weighted), [0.125, 0.125, 0.75]);
+        assert_eq!(of(&weighted()), [0.125, 0.125, 0.75]);
         let third = 1.0 / 3.0;
-        assert_eq!(of(LocalityPolicy::Ignored), [third, third, third]);
+        assert_eq!(of(&LbConfig::default()), [third, third, third]);
     }
 }

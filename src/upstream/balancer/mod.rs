@@ -21,6 +21,7 @@ use self::hashing::{HashConfig, HashTable};
 use self::locality::{Localities, LocalityPolicy};
 use self::priority::{Loads, Source};
 use self::round_robin::RoundRobin;
+use super::health::Health;
 use super::host::Host;
 use super::hosts::{HostSet, PriorityHosts};
 use super::stats::ClusterStats;
@@ -50,6 +51,19 @@ pub struct LbConfig {
     pub panic_threshold: f64,
     /// How it spreads over localities.
     pub locality: LocalityPolicy,
+    /// Hosts that are not checked yet do not count in a panic.
+    pub ignore_new_hosts: bool,
+}
+
+impl LbConfig {
+    /// Whether a host does not count where shares of healthy hosts are computed.
+    pub(super) fn excludes(&self, host: &Host) -> bool {
+        match host.checked() {
+            Health::Excluded => true,
+            Health::Pending => self.ignore_new_hosts,
+            _ => false,
+        }
+    }
 }
 
 impl Default for LbConfig {
@@ -58,6 +72,7 @@ impl Default for LbConfig {
             policy: LbPolicy::RoundRobin,
             panic_threshold: 50.0,
             locality: LocalityPolicy::default(),
+            ignore_new_hosts: false,
         }
     }
 }
@@ -130,7 +145,7 @@ impl Balancer {
         }
         let turns = turns[priority][source as usize].get_or_insert_with(|| {
             let at = (priority, source);
-            match Localities::new(set, at, self.config.locality, draw()) {
+            match Localities::new(set, at, &self.config, draw()) {
                 Some(localities) => Turns::Localities(localities),
                 None => Turns::Hosts(None),
             }
@@ -163,7 +178,7 @@ pub(super) fn hash_tables(set: &HostSet, config: &LbConfig) -> HashTables {
     let mut tables = HashTables::default();
     tables.resize_with(set.priorities.len(), Default::default);
     for (priority, source) in Loads::of(set, config.panic_threshold).used() {
-        let hosts = locality::shares(set, (priority, source), config.locality);
+        let hosts = locality::shares(set, (priority, source), config);
         tables[priority][source as usize] = HashTable::build(hashing, hosts);
     }
     tables

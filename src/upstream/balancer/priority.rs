@@ -36,9 +36,9 @@ impl Loads {
         };
         let priorities = &set.priorities;
         let healthy: Vec<u32> =
-            priorities.iter().map(|p| percent(p.healthy.len(), p.hosts.len())).collect();
+            priorities.iter().map(|p| percent(p.healthy.len(), counted(p))).collect();
         let degraded: Vec<u32> =
-            priorities.iter().map(|p| percent(p.degraded.len(), p.hosts.len())).collect();
+            priorities.iter().map(|p| percent(p.degraded.len(), counted(p))).collect();
         let available = healthy.iter().chain(&degraded).sum::<u32>().min(100);
 
         let panics: Vec<bool> =
@@ -105,9 +105,14 @@ impl Loads {
     }
 }
 
+/// The hosts of which shares are computed.
+fn counted(priority: &PriorityHosts) -> usize {
+    priority.hosts.len() - priority.excluded
+}
+
 fn in_panic(priority: &PriorityHosts, threshold: f64) -> bool {
     let usable = priority.healthy.len() + priority.degraded.len();
-    let all = priority.hosts.len().max(1);
+    let all = counted(priority).max(1);
     let share = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
     100.0 * share(usable) / share(all) < threshold
 }

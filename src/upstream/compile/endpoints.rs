@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::endpoint::v3 as proto;
-use crate::upstream::host::{HealthStatus, Locality, Metadata};
+use crate::upstream::health::CheckTarget;
+use crate::upstream::host::{HealthStatus, Locality, Metadata, Told};
 use crate::upstream::hosts::{Endpoint, EndpointAddress, Endpoints, LocalityEndpoints};
 
 /// The highest priority number: `LocalityLbEndpoints.priority`.
@@ -87,20 +90,23 @@ fn lb_endpoint(proto: proto::LbEndpoint, names: bool) -> Result<Endpoint, Errors
         }
     };
     match (weight, health, endpoint) {
-        (Some(weight), Some(health), Some((address, hostname))) => Ok(Endpoint {
+        (Some(weight), Some(health), Some((address, hostname, check))) => Ok(Endpoint {
             address,
             hostname,
             health,
             weight,
-            metadata: metadata.and_then(metadata_of),
+            told: Told { metadata: metadata.and_then(metadata_of), check },
         }),
         _ => Err(errors),
     }
 }
 
-fn address(proto: proto::Endpoint, names: bool) -> Result<(EndpointAddress, Arc<str>), Errors> {
-    // How to check health matters only to active health checks, which are refused.
-    let proto::Endpoint { address, health_check_config: _, hostname } = proto;
+/// An endpoint's address, name, and how to check it.
+type Found = (EndpointAddress, Arc<str>, Option<Arc<CheckTarget>>);
+
+fn address(proto: proto::Endpoint, names: bool) -> Result<Found, Errors> {
+    let proto::Endpoint { address, health_check_config, hostname } = proto;
+    let check = health_check_config.map(check_target).transpose().at("health_check_config")?;
     let address = fields::required(address).at("address")?;
     let address = match names {
         false => fields::socket_addr(&address).at("address").map(EndpointAddress::Ip)?,
@@ -109,7 +115,34 @@ fn address(proto: proto::Endpoint, names: bool) -> Result<(EndpointAddress, Arc<
             EndpointAddress::Name { host, port }
         }
     };
-    Ok((address, hostname.into()))
+    Ok((address, hostname.into(), check.flatten()))
+}
+
+fn check_target(
+    proto: proto::endpoint::HealthCheckConfig,
+) -> Result<Option<Arc<CheckTarget>>, Errors> {
+    let proto::endpoint::HealthCheckConfig {
+        port_value,
+        hostname,
+        address,
+        disable_active_health_check,
+    } = proto;
+    let port = match port_value {
+        0 => None,
+        port => Some(fields::port(port).at("port_value")?),
+    };
+    if HeaderValue::from_str(&hostname).is_err() {
+        let fault = Fault::invalid("host name", "it must be fit for a header");
+        return Err(Errors::from(fault).at("hostname"));
+    }
+    let address = address.map(|address| fields::socket_addr(&address).at("address")).transpose()?;
+    let target = CheckTarget {
+        address,
+        port,
+        hostname: hostname.into(),
+        disabled: disable_active_health_check,
+    };
+    Ok((target != CheckTarget::default()).then(|| Arc::new(target)))
 }
 
 fn health_of(status: core::HealthStatus) -> HealthStatus {

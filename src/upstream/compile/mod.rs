@@ -2,6 +2,7 @@
 
 mod connection;
 mod endpoints;
+mod health;
 mod lb;
 mod outlier;
 mod protocol;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use super::breaker::{Breakers, Limits, RetryBudget};
 use super::dns::{DnsResolver, DnsSettings, FailureRate, LookupFamily};
+use super::health::HealthChecks;
 use super::hosts::{Endpoints, HostSet};
 use super::outlier::Outlier;
 use super::{Cluster, Discovery, EdsConfig};
@@ -60,6 +62,7 @@ impl Cluster {
             preconnect_policy,
             circuit_breakers,
             outlier_detection,
+            health_checks,
             http_protocol_options,
             http2_protocol_options,
             dns_refresh_rate,
@@ -96,6 +99,7 @@ impl Cluster {
         let limits = errors.take(thresholds(circuit_breakers).at("circuit_breakers"));
         let outlier = outlier_detection
             .and_then(|proto| errors.take(outlier::compile(proto).at("outlier_detection")));
+        let checks = errors.take(health::compile(health_checks)).flatten();
         errors.take(transport(transport_socket).at("transport_socket"));
         let dns =
             errors.take(dns_fields(dns_refresh_rate, dns_failure_refresh_rate, dns_lookup_family));
@@ -135,6 +139,10 @@ impl Cluster {
             config,
             stats: cx.telemetry.group(Scope::cluster(&name).part("outlier_detection")),
         });
+        let health = checks.map(|config| {
+            let stats = cx.telemetry.group(Scope::cluster(stat_name).part("health_check"));
+            Box::new(HealthChecks::new(config, stats))
+        });
         let usage = cx.telemetry.group(Scope::cluster(&name).part("circuit_breakers"));
         let cluster = Self {
             name,
@@ -143,6 +151,7 @@ impl Cluster {
             connection: Arc::new(connection),
             breakers: Breakers::new(usage, limits[0], limits[1]),
             outlier,
+            health,
             stats: cx.telemetry.group(scope),
             hosts: ArcSwap::from_pointee(HostSet::default()),
             updating: Mutex::new(()),

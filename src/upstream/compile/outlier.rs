@@ -30,6 +30,7 @@ pub(super) fn compile(proto: proto::OutlierDetection) -> Result<OutlierConfig, E
         failure_percentage_request_volume,
         max_ejection_time,
         max_ejection_time_jitter,
+        successful_active_health_check_uneject_host,
         always_eject_one_host,
     } = proto;
     let mut errors = Errors::new();
@@ -98,6 +99,8 @@ pub(super) fn compile(proto: proto::OutlierDetection) -> Result<OutlierConfig, E
         max_ejection_time_jitter: jitter.unwrap_or(Duration::ZERO),
         max_ejection_percent,
         always_eject_one_host: always_eject_one_host.unwrap_or(default.always_eject_one_host),
+        health_check_lets_back: successful_active_health_check_uneject_host
+            .unwrap_or(default.health_check_lets_back),
         split: split_external_local_origin_errors,
         consecutive_5xx: consecutive_5xx.unwrap_or(default.consecutive_5xx),
         consecutive_gateway_failure: consecutive_gateway_failure

@@ -257,7 +257,7 @@ fn endpoints_are_checked_one_by_one() {
     assert_eq!((locality.priority, locality.weight, &*locality.locality.region), (128, 3, "r"));
     let endpoint_ = &locality.endpoints[0];
     assert_eq!((endpoint_.weight, &*endpoint_.hostname), (7, "h"));
-    assert!(endpoint_.metadata.as_ref().unwrap().contains_key("envoy.lb"));
+    assert!(endpoint_.told.metadata.as_ref().unwrap().contains_key("envoy.lb"));
     let mut weightless = endpoint("127.0.0.1");
     weightless["load_balancing_weight"] = json!(0);
     let mut heavy = endpoint("127.0.0.1");

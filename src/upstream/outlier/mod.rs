@@ -40,6 +40,8 @@ pub struct OutlierConfig {
     pub max_ejection_percent: u32,
     /// One may be out all the same.
     pub always_eject_one_host: bool,
+    /// A health check that passes ends an ejection.
+    pub health_check_lets_back: bool,
     /// Failures to connect and timeouts count apart from bad answers.
     pub split: bool,
     /// 5xx in a row.
@@ -92,6 +94,7 @@ impl Default for OutlierConfig {
             max_ejection_time_jitter: Duration::ZERO,
             max_ejection_percent: 10,
             always_eject_one_host: false,
+            health_check_lets_back: true,
             split: false,
             consecutive_5xx: 5,
             consecutive_gateway_failure: 5,
@@ -254,6 +257,18 @@ impl Cluster {
             host.set_ejected(true);
             info!(cluster = %self.name, host = %host.address(), reason = ?kind, "host ejected");
             self.publish(hosts.resorted());
+        }
+    }
+
+    /// A health check of a host passed.
+    pub(super) fn let_back(&self, host: &Host) {
+        if self.outlier.as_ref().is_some_and(|outlier| outlier.config.health_check_lets_back)
+            && host.is_ejected()
+        {
+            info!(cluster = %self.name, host = %host.address(), "health check lets host back");
+            let _updating = self.updating.lock();
+            host.forgive();
+            self.publish(self.hosts().resorted());
         }
     }
 

@@ -41,6 +41,7 @@ pub use self::settings::{
 };
 use super::Cluster;
 use super::breaker::{Permit, Resource};
+use super::health::IMMEDIATE_FAIL;
 use super::host::Host;
 use super::outlier::Outcome;
 use super::stats::ClusterStats;
@@ -122,6 +123,12 @@ impl Pools {
             };
             if let Some(outcome) = outcome_of(&sent) {
                 cluster.judge(host, outcome);
+            }
+            if cluster.is_checked()
+                && let Ok((head, _)) = &sent
+                && head.headers.contains_key(IMMEDIATE_FAIL)
+            {
+                cluster.fail_at_once(host);
             }
             sent
         }

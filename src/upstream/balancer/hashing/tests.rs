@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::upstream::host::HealthStatus;
+use crate::upstream::host::{HealthStatus, Told};
 
 const POLICIES: [HashPolicy; 3] = [
     HashPolicy::RingHash {
@@ -117,6 +117,10 @@ fn a_host_is_known_by_its_key_then_its_name_then_its_address() {
     let text = prost_types::value::Kind::StringValue("key".to_owned());
     let fields = [("hash_key".to_owned(), prost_types::Value { kind: Some(text) })].into();
     let metadata = [("envoy.lb".to_owned(), prost_types::Struct { fields })].into();
-    host.update(1, HealthStatus::Healthy, &Some(Arc::new(metadata)));
+    host.update(
+        1,
+        HealthStatus::Healthy,
+        &Told { metadata: Some(Arc::new(metadata)), check: None },
+    );
     assert_eq!(key(&host, true), "key");
 }
