@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::error::{Errors, Fault, OrFault};
 use crate::proto::envoy::config::core::v3 as core;
+use crate::proto::envoy::r#type::v3::FractionalPercent;
 
 /// A message that must be present.
 pub fn required<T>(value: Option<T>) -> Result<T, Errors> {
@@ -52,6 +53,18 @@ pub fn in_range(value: u32, range: std::ops::RangeInclusive<u32>) -> Result<u32,
         return Ok(value);
     }
     Err(Fault::out_of_range(value, format!("in {}..={}", range.start(), range.end())).into())
+}
+
+/// A fraction in parts of a million, at most all of them.
+pub fn per_million(fraction: &FractionalPercent) -> Result<u32, Errors> {
+    use crate::proto::envoy::r#type::v3::fractional_percent::DenominatorType;
+    let FractionalPercent { numerator, denominator } = *fraction;
+    let factor = match enumeration::<DenominatorType>(denominator).at("denominator")? {
+        DenominatorType::Hundred => 10_000,
+        DenominatorType::TenThousand => 100,
+        DenominatorType::Million => 1,
+    };
+    Ok(numerator.saturating_mul(factor).min(1_000_000))
 }
 
 /// A port; 0 lets the system choose where that makes sense.

@@ -94,7 +94,7 @@ impl Kind for Clusters {
         state.put_cluster(&name, Incoming { origin, held, follows }, now);
     }
 
-    fn confirm(state: &mut State, item: &Item) {
+    fn confirm(state: &mut State, item: &Item, _now: Instant) {
         state.clusters.confirm(&item.name, &item.version);
     }
 
@@ -245,6 +245,7 @@ impl State {
         match want.ty {
             ResourceType::Endpoints => {
                 self.endpoints.remove(want);
+                self.stale.renew(want, None);
             }
             ResourceType::Routes => {
                 self.routes.remove(want);

@@ -21,6 +21,7 @@ use crate::route::{self, RouteTable};
 use crate::snapshot::Secret;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::Sinks;
+use crate::upstream::zone::LocalZone;
 use crate::upstream::{self, Cluster, Endpoints};
 use crate::xds::ResourceType;
 
@@ -38,6 +39,14 @@ impl Compilers {
             upstream::CompileContext { telemetry: telemetry.clone(), ..Default::default() };
         let listener = listener::CompileContext { telemetry, sinks };
         Self { upstream: Arc::new(upstream), listener: Arc::new(listener) }
+    }
+
+    /// The same for a proxy that knows where it runs.
+    #[must_use]
+    pub fn in_zone(mut self, zone: Option<LocalZone>) -> Self {
+        let zone = zone.map(Arc::new);
+        self.upstream = Arc::new(upstream::CompileContext { zone, ..(*self.upstream).clone() });
+        self
     }
 
     /// Compile steps for looking only: no file is opened, and counts go nowhere.

@@ -2,6 +2,7 @@
 //! snapshot is built, and the cost does not depend on how many other clusters there are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -41,11 +42,12 @@ impl Kind for Assignments {
         compile::endpoints(&item.body, &mut batch.ignored)
     }
 
-    fn apply(state: &mut State, good: Good<Endpoints>, _now: Instant) {
+    fn apply(state: &mut State, good: Good<Endpoints>, now: Instant) {
         let Good { source, origin, name, raw, version, value } = good;
         let want = want(source, &name);
         let value = Arc::new(value);
         state.give(&want, &value);
+        state.hold(&want, value.stale_after, now);
         let held = Held {
             raw,
             version,
@@ -58,8 +60,11 @@ impl Kind for Assignments {
         state.satisfy(&want);
     }
 
-    fn confirm(state: &mut State, item: &Item) {
+    fn confirm(state: &mut State, item: &Item, now: Instant) {
         let want = want(item.source, &item.name);
+        let active = state.endpoints.get(&want).and_then(|record| record.active.as_ref());
+        let stale_after = active.and_then(|active| active.value.stale_after);
+        state.hold(&want, stale_after, now);
         state.endpoints.confirm(&want, &item.version);
         state.satisfy(&want);
     }
@@ -80,6 +85,7 @@ impl Kind for Assignments {
         if expired && state.endpoints.get(&want).is_some_and(|r| r.active.is_some()) {
             state.give(&want, &Endpoints::default());
             state.endpoints.remove(&want);
+            state.stale.renew(&want, None);
         }
         state.satisfy(&want);
     }
@@ -90,8 +96,21 @@ impl Kind for Assignments {
 }
 
 impl State {
+    /// Endpoints came that hold for so long.
+    fn hold(&mut self, want: &Want, stale_after: Option<Duration>, now: Instant) {
+        self.stale.renew(want, stale_after.and_then(|after| now.checked_add(after)));
+        for user in self.follow.users(want) {
+            if let User::Cluster(name) = user
+                && let Some(active) = self.clusters.get(name).and_then(|r| r.active.as_ref())
+                && stale_after.is_some()
+            {
+                active.value.stats.assignment_timeout_received.inc();
+            }
+        }
+    }
+
     /// Hands endpoints to every cluster that follows them, in service or warming.
-    fn give(&self, want: &Want, endpoints: &Endpoints) {
+    pub(super) fn give(&self, want: &Want, endpoints: &Endpoints) {
         for user in self.follow.users(want) {
             let User::Cluster(name) = user else { continue };
             let Some(record) = self.clusters.get(name) else { continue };

@@ -85,7 +85,7 @@ pub(super) trait Kind {
     fn compile(state: &mut State, item: &Item, batch: &mut Batch) -> Result<Self::Out, Errors>;
     fn apply(state: &mut State, good: Good<Self::Out>, now: Instant);
     /// The bytes in service came again.
-    fn confirm(state: &mut State, item: &Item);
+    fn confirm(state: &mut State, item: &Item, now: Instant);
     /// A version was not accepted. What is in service stays.
     fn reject(state: &mut State, source: SourceId, name: &Arc<str>, rejected: Rejected);
     /// The source says that there is no such resource.
@@ -173,7 +173,7 @@ impl State {
         if !whole {
             self.unsaved |= origin == Origin::Dynamic && !(good.is_empty() && removed.is_empty());
             for item in &unchanged {
-                K::confirm(self, item);
+                K::confirm(self, item, now);
             }
             for good in good {
                 K::apply(self, good, now);

@@ -78,7 +78,7 @@ impl Kind for Listeners {
         state.put_listener(&name, Incoming { origin, held, follows }, now);
     }
 
-    fn confirm(state: &mut State, item: &Item) {
+    fn confirm(state: &mut State, item: &Item, _now: Instant) {
         state.listeners.confirm(&item.name, &item.version);
     }
 

@@ -29,6 +29,7 @@ mod routes;
 mod run;
 mod secrets;
 mod sources;
+mod stale;
 mod startup;
 mod state;
 pub mod stats;

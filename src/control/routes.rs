@@ -58,7 +58,7 @@ impl Kind for Tables {
         state.satisfy(&want);
     }
 
-    fn confirm(state: &mut State, item: &Item) {
+    fn confirm(state: &mut State, item: &Item, _now: Instant) {
         let want = want(item.source, &item.name);
         state.routes.confirm(&want, &item.version);
         state.satisfy(&want);

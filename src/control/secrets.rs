@@ -50,7 +50,7 @@ impl Kind for Secrets {
         state.publish.dirty.secrets = true;
     }
 
-    fn confirm(state: &mut State, item: &Item) {
+    fn confirm(state: &mut State, item: &Item, _now: Instant) {
         state.secrets.confirm(&item.name, &item.version);
     }
 

@@ -13,6 +13,7 @@ use super::follow::{Follow, User, Want};
 use super::ignored::Ignored;
 use super::publish::Publish;
 use super::sources::Sources;
+use super::stale::Stale;
 use super::startup::Startup;
 use super::stats::Stats;
 use super::store::{Map, Store};
@@ -39,6 +40,7 @@ pub(super) struct State {
     pub(super) sources: Sources,
     pub(super) follow: Follow,
     pub(super) warming: Warming,
+    pub(super) stale: Stale,
     pub(super) startup: Startup,
     pub(super) publish: Publish,
     pub(super) ignored: Ignored,
@@ -67,6 +69,7 @@ impl State {
             sources: Sources::new(grpc, has_ads),
             follow: Follow::default(),
             warming: Warming::default(),
+            stale: Stale::default(),
             startup: Startup::new(cds, lds),
             publish: Publish::default(),
             ignored: Ignored::default(),
@@ -95,12 +98,16 @@ impl State {
             tracing::warn!(kind, %name, "initial fetch timed out; going on with what there is");
             self.activate(user);
         }
+        self.expire_stale(now);
         self.advance(now);
     }
 
     /// When [`Self::tick`] next has something to do.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        [self.warming.next_end(), self.startup.next_end()].into_iter().flatten().min()
+        [self.warming.next_end(), self.startup.next_end(), self.stale.next_end()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A version that waited is warm, or has waited long enough.

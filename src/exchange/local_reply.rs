@@ -10,6 +10,9 @@ use super::{Response, ResponseFlag, StreamInfo};
 /// Set when a circuit breaker refused the request.
 pub const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
+/// Set when a cluster sheds load.
+pub const X_ENVOY_DROP_OVERLOAD: HeaderName = HeaderName::from_static("x-envoy-drop-overload");
+
 /// An answer we give instead of an upstream.
 #[derive(Debug, Clone)]
 pub struct LocalReply {
@@ -65,6 +68,17 @@ impl LocalReply {
             "upstream connect error or disconnect/reset before headers. reset reason: overflow",
         )
         .with_header(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"))
+    }
+
+    /// 503 `DO`: the cluster's endpoints came with a share of requests to drop.
+    pub fn drop_overload() -> Self {
+        Self::refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlag::DropOverload,
+            "drop_overload",
+            "drop overload",
+        )
+        .with_header(X_ENVOY_DROP_OVERLOAD, HeaderValue::from_static("true"))
     }
 
     /// 503 `UF`: the connection could not be made.

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 pub use body::{Body, BodyError};
 pub use local_reply::LocalReply;
 pub use stream_info::{
-    BodyProgress, Downstream, OnStreamEnd, ResponseFlag, ResponseFlags, StreamInfo,
+    BodyProgress, Downstream, OnStreamEnd, OverrideHost, ResponseFlag, ResponseFlags, StreamInfo,
 };
 
 /// Which of a cluster's circuit breakers a request counts against:

@@ -68,6 +68,8 @@ pub enum ResponseFlag {
     RateLimited = 1 << 15,
     /// `URX`: retries, or attempts to connect, were used up.
     UpstreamRetryLimitExceeded = 1 << 16,
+    /// `DO`: the cluster sheds load.
+    DropOverload = 1 << 17,
 }
 
 /// A set of [`ResponseFlag`]s; prints as `UF,URX`, or `-` when empty.
@@ -76,7 +78,7 @@ pub struct ResponseFlags(u32);
 
 impl ResponseFlags {
     /// Every flag with its letters, in the order they are printed.
-    pub const ALL: [(ResponseFlag, &'static str); 17] = [
+    pub const ALL: [(ResponseFlag, &'static str); 18] = [
         (ResponseFlag::NoHealthyUpstream, "UH"),
         (ResponseFlag::UpstreamConnectionFailure, "UF"),
         (ResponseFlag::UpstreamOverflow, "UO"),
@@ -94,6 +96,7 @@ impl ResponseFlags {
         (ResponseFlag::DelayInjected, "DI"),
         (ResponseFlag::FaultInjected, "FI"),
         (ResponseFlag::RateLimited, "RL"),
+        (ResponseFlag::DropOverload, "DO"),
     ];
 
     /// Adds a flag.
@@ -150,6 +153,15 @@ pub trait OnStreamEnd: Send + Sync + 'static {
     fn stream_ended(&self, stream: &mut StreamInfo);
 }
 
+/// A host that goes before the balancer's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverrideHost {
+    /// Its address.
+    pub address: SocketAddr,
+    /// If it cannot take the request, none shall.
+    pub strict: bool,
+}
+
 /// What is known about one exchange. Dropping it ends the exchange: [`OnStreamEnd`] is told.
 pub struct StreamInfo {
     /// When the request's head was complete.
@@ -180,6 +192,8 @@ pub struct StreamInfo {
     pub upstream_first_byte: Option<Instant>,
     /// The address of the host that answered, or was tried last.
     pub upstream_host: Option<SocketAddr>,
+    /// The host that the request's session is pinned to, which goes before the balancer's choice.
+    pub override_host: Option<OverrideHost>,
     /// The cluster the route chose.
     pub upstream_cluster: Option<Arc<str>>,
     /// The matched route, pinned for the whole exchange: a `route::Route`, which lies on a higher
@@ -217,6 +231,7 @@ impl StreamInfo {
             complete: false,
             upstream_first_byte: None,
             upstream_host: None,
+            override_host: None,
             upstream_cluster: None,
             route: None,
             route_table: None,

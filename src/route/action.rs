@@ -13,6 +13,7 @@ use super::host;
 use super::policy::{BodyLimit, RetryPolicy};
 use super::rewrite::{HostValue, PrefixRewrite, TooLong};
 use crate::config::matcher::HeaderField;
+use crate::config::metadata::MetadataMatch;
 use crate::exchange::{LocalReply, RequestHead, RoutingPriority};
 
 /// What a route does with a request.
@@ -37,6 +38,7 @@ pub struct Forward {
     pub(super) cluster_not_found: StatusCode,
     pub(super) priority: RoutingPriority,
     pub(super) hash: Option<Arc<HashPolicies>>,
+    pub(super) metadata: Option<Arc<MetadataMatch>>,
     pub(super) retry: Option<Arc<RetryPolicy>>,
     pub(super) body_limit: Option<BodyLimit>,
 }
@@ -112,6 +114,11 @@ impl Forward {
     /// What of a request its host is chosen by, if anything.
     pub fn hash_policies(&self) -> Option<&HashPolicies> {
         self.hash.as_deref()
+    }
+
+    /// What is wanted of its host's metadata.
+    pub fn metadata_match(&self) -> Option<&MetadataMatch> {
+        self.metadata.as_deref()
     }
 
     /// The status when the cluster does not exist.

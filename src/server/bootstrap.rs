@@ -40,6 +40,8 @@ const LISTS: [(&str, &str, ResourceType); 3] = [
 pub struct Bootstrap {
     /// Who we say we are.
     pub node: core::Node,
+    /// The cluster of the proxies like this one: `cluster_manager.local_cluster_name`.
+    pub local_cluster: Option<Arc<str>>,
     /// Where the admin endpoint listens, if there is one.
     pub admin: Option<SocketAddr>,
     /// How to reach the servers of the bootstrap's own subscriptions.
@@ -82,6 +84,9 @@ pub fn load(options: &Options) -> Result<Bootstrap, Vec<ConfigError>> {
     }
     if let Some(cluster) = &options.service_cluster {
         bootstrap.node.cluster.clone_from(cluster);
+    }
+    if let Some(zone) = &options.service_zone {
+        bootstrap.node.locality.get_or_insert_default().zone.clone_from(zone);
     }
     Ok(bootstrap)
 }
@@ -134,9 +139,10 @@ fn compile(value: Value) -> Result<Bootstrap, Vec<ConfigError>> {
     let Some(own) = own.filter(|_| errors.is_empty()) else { return Err(errors) };
     // It was encoded in parts just now, so as a whole it can be too.
     let raw = json::encode_json(BOOTSTRAP, raw_value).map(|(raw, _)| raw).unwrap_or_default();
-    let Own { node, admin, servers, cds, lds } = own;
+    let Own { node, local_cluster, admin, servers, cds, lds } = own;
     Ok(Bootstrap {
         node,
+        local_cluster,
         admin,
         servers,
         cds,
@@ -151,6 +157,7 @@ fn compile(value: Value) -> Result<Bootstrap, Vec<ConfigError>> {
 /// What the bootstrap says besides resources.
 struct Own {
     node: core::Node,
+    local_cluster: Option<Arc<str>>,
     admin: Option<SocketAddr>,
     servers: Vec<(Source, GrpcOptions)>,
     cds: Option<Subscription>,
@@ -266,7 +273,8 @@ fn json_errors(error: &json::JsonError) -> Errors {
 }
 
 fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> {
-    let proto::Bootstrap { node, static_resources: _, dynamic_resources, admin } = bootstrap;
+    let proto::Bootstrap { node, static_resources: _, dynamic_resources, cluster_manager, admin } =
+        bootstrap;
     let mut errors = Errors::new();
     let admin = admin.and_then(|proto::Admin { address }| {
         errors.take(address.as_ref().map(fields::socket_addr).transpose().at("admin.address"))?
@@ -289,7 +297,9 @@ fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> 
     let cds = subscription(cds_config, "cds", "cds_config");
     let lds = subscription(lds_config, "lds", "lds_config");
     errors.finish()?;
-    Ok(Own { node: node.unwrap_or_default(), admin, servers, cds, lds })
+    let proto::ClusterManager { local_cluster_name } = cluster_manager.unwrap_or_default();
+    let local_cluster = (!local_cluster_name.is_empty()).then(|| local_cluster_name.into());
+    Ok(Own { node: node.unwrap_or_default(), local_cluster, admin, servers, cds, lds })
 }
 
 fn subscription(

@@ -34,6 +34,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::otel::Otel;
 use crate::telemetry::{Scope, Telemetry};
+use crate::upstream::zone::LocalZone;
 use crate::xds::{Source, Xds};
 use bootstrap::Bootstrap;
 use options::Options;
@@ -117,8 +118,12 @@ impl Builder {
         for (source, options) in &bootstrap.servers {
             xds.add_grpc(source.clone(), options.clone());
         }
+        let zone = bootstrap.local_cluster.map(|cluster| {
+            let locality = bootstrap.node.locality.clone().unwrap_or_default();
+            LocalZone::new(cluster, locality.into())
+        });
         let options = control::Options {
-            compilers: Compilers::new(telemetry.clone(), sinks.clone()),
+            compilers: Compilers::new(telemetry.clone(), sinks.clone()).in_zone(zone),
             grpc: bootstrap.grpc,
             has_ads: bootstrap.servers.iter().any(|(source, _)| *source == Source::Ads),
             cds: bootstrap.cds,

@@ -33,6 +33,10 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub service_cluster: Option<String>,
 
+    /// Replaces node.locality.zone.
+    #[arg(long, value_name = "ZONE")]
+    pub service_zone: Option<String>,
+
     /// What is logged: trace, debug, info, warning, error, critical or off.
     #[arg(short = 'l', long, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,

@@ -11,7 +11,7 @@ pub mod metrics;
 pub mod otel;
 pub mod scope;
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
@@ -26,7 +26,7 @@ pub struct Telemetry(Arc<Mutex<Registry>>);
 
 #[derive(Default)]
 struct Registry {
-    groups: HashMap<Scope, Registered>,
+    groups: HashMap<(Scope, TypeId), Registered>,
     /// Registrations left before dead groups are swept out.
     until_sweep: usize,
 }
@@ -37,10 +37,12 @@ struct Registered {
 }
 
 impl Telemetry {
-    /// The cells of `scope`: those that are alive, or new ones. A scope belongs to one type.
+    /// The cells of this type of `scope`: those that are alive, or new ones. Types that share a scope
+    /// must not share names.
     pub fn group<T: StatGroup + Default>(&self, scope: Scope) -> Arc<T> {
+        let key = (scope, TypeId::of::<T>());
         let mut registry = self.0.lock();
-        if let Some(registered) = registry.groups.get(&scope)
+        if let Some(registered) = registry.groups.get(&key)
             && let Some(alive) = registered.typed.upgrade()
             && let Ok(group) = Arc::downcast::<T>(alive)
         {
@@ -52,14 +54,16 @@ impl Telemetry {
             typed: Arc::downgrade(&group) as Weak<dyn Any + Send + Sync>,
             group: Arc::downgrade(&group) as Weak<dyn StatGroup>,
         };
-        registry.groups.insert(scope, registered);
+        registry.groups.insert(key, registered);
         group
     }
 
     /// Every group that is alive, in no order. The lock is not held while they are read.
     pub fn groups(&self) -> Vec<(Scope, Arc<dyn StatGroup>)> {
         let registry = self.0.lock();
-        let alive = |(scope, r): (&Scope, &Registered)| Some((scope.clone(), r.group.upgrade()?));
+        let alive = |((scope, _), r): (&(Scope, TypeId), &Registered)| {
+            Some((scope.clone(), r.group.upgrade()?))
+        };
         registry.groups.iter().filter_map(alive).collect()
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use super::health::{CheckTarget, Health};
 use super::outlier::Monitor;
@@ -117,6 +119,8 @@ pub struct Host {
     weight: AtomicU32,
     health: AtomicU8,
     checked: AtomicU8,
+    /// When it last began to be healthy, in nanoseconds since the first host of the process.
+    up_since: AtomicU64,
     ejected: AtomicBool,
     /// Made when the first request is judged, so that it costs clusters without outlier detection
     /// nothing.
@@ -135,6 +139,7 @@ impl Host {
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU8::new(health as u8),
             checked: AtomicU8::new(Health::Healthy as u8),
+            up_since: AtomicU64::new(since_first(Instant::now())),
             ejected: AtomicBool::new(false),
             monitor: OnceLock::new(),
             told: RwLock::default(),
@@ -189,7 +194,16 @@ impl Host {
 
     /// Whoever calls this publishes the host set anew.
     pub(super) fn set_checked(&self, health: Health) {
-        self.checked.store(health as u8, Ordering::Relaxed);
+        let before = Health::from_u8(self.checked.swap(health as u8, Ordering::Relaxed));
+        if health.is_up() && !before.is_up() {
+            self.up_since.store(since_first(Instant::now()), Ordering::Relaxed);
+        }
+    }
+
+    /// When it came, or when its health checks last found it up.
+    pub(super) fn up_since(&self) -> Instant {
+        let since = Duration::from_nanos(self.up_since.load(Ordering::Relaxed));
+        first().checked_add(since).unwrap_or_else(first)
     }
 
     /// How it wants to be checked. Takes a lock.
@@ -237,4 +251,14 @@ impl Host {
         }
         changed
     }
+}
+
+/// When the process made its first host.
+fn first() -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    *FIRST.get_or_init(Instant::now)
+}
+
+fn since_first(now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(first()).as_nanos()).unwrap_or(u64::MAX)
 }

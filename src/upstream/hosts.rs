@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
 use super::balancer::hashing::HashTable;
-use super::balancer::{HashTables, LbConfig, hash_tables};
+use super::balancer::{HashTables, LbConfig, Subsets, hash_tables};
 use super::health::Health;
 use super::host::{Availability, HealthStatus, Host, Locality, Told};
 
@@ -57,20 +58,44 @@ pub struct LocalityEndpoints {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// `ClusterLoadAssignment.Policy`, but for the time that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointPolicy {
+    /// How much load healthy hosts can take over from others, in percent; 140 unless set.
+    pub overprovisioning_factor: u32,
+    /// The health of a priority is that of its hosts by weight, not by number.
+    pub weighted_priority_health: bool,
+    /// How many of a million requests are refused to shed load.
+    pub drop_per_million: u32,
+}
+
+impl Default for EndpointPolicy {
+    fn default() -> Self {
+        Self { overprovisioning_factor: 140, weighted_priority_health: false, drop_per_million: 0 }
+    }
+}
+
 /// A compiled `ClusterLoadAssignment`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoints {
     /// `cluster_name`.
     pub name: Arc<str>,
-    /// How much load healthy hosts can take over from others, in percent; 140 unless set.
-    pub overprovisioning_factor: u32,
+    /// How load is spread over them.
+    pub policy: EndpointPolicy,
+    /// How long they hold if nothing newer comes; `None` is for ever: `endpoint_stale_after`.
+    pub stale_after: Option<Duration>,
     /// The endpoints by locality and priority, in the order they came.
     pub localities: Vec<LocalityEndpoints>,
 }
 
 impl Default for Endpoints {
     fn default() -> Self {
-        Self { name: "".into(), overprovisioning_factor: 140, localities: Vec::new() }
+        Self {
+            name: "".into(),
+            policy: EndpointPolicy::default(),
+            stale_after: None,
+            localities: Vec::new(),
+        }
     }
 }
 
@@ -101,25 +126,41 @@ pub struct PriorityHosts {
     pub excluded: usize,
 }
 
+impl PriorityHosts {
+    /// Hosts sorted by what they take.
+    pub(super) fn sorted(hosts: Vec<Arc<Host>>, localities: Vec<LocalityHosts>) -> Self {
+        let of = |wanted: Availability| -> Box<[Arc<Host>]> {
+            hosts.iter().filter(|host| host.availability() == wanted).cloned().collect()
+        };
+        Self {
+            healthy: of(Availability::Healthy),
+            degraded: of(Availability::Degraded),
+            localities: localities.into(),
+            hosts: hosts.into(),
+            excluded: 0,
+        }
+    }
+
+    /// The healthy hosts of a locality.
+    pub(super) fn healthy_of(&self, group: &LocalityHosts) -> impl Iterator<Item = &Arc<Host>> {
+        let hosts = self.hosts.get(group.range.clone()).unwrap_or_default();
+        hosts.iter().filter(|host| host.availability() == Availability::Healthy)
+    }
+}
+
 /// All hosts of a cluster at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HostSet {
     /// By priority; one that no endpoint has is empty.
     pub priorities: Box<[PriorityHosts]>,
-    /// See [`Endpoints::overprovisioning_factor`].
-    pub overprovisioning_factor: u32,
+    /// How load is spread over them.
+    pub policy: EndpointPolicy,
     /// Where requests are hashed to, if the cluster's policy does that.
     hash_tables: HashTables,
-}
-
-impl Default for HostSet {
-    fn default() -> Self {
-        Self {
-            priorities: Box::new([]),
-            overprovisioning_factor: 140,
-            hash_tables: HashTables::default(),
-        }
-    }
+    /// Parts of it that routes may want.
+    subsets: Option<Box<Subsets>>,
+    /// Made when the first request asks for a certain host.
+    by_address: OnceLock<HashMap<SocketAddr, Arc<Host>, RandomState>>,
 }
 
 impl HostSet {
@@ -140,27 +181,43 @@ impl HostSet {
 
     /// The same hosts for a cluster of another policy.
     pub(super) fn with_policy(&self, config: &LbConfig) -> Self {
-        let mut set = Self {
-            priorities: self.priorities.clone(),
-            overprovisioning_factor: self.overprovisioning_factor,
-            hash_tables: HashTables::default(),
-        };
+        let mut set = Self::of(self.priorities.clone(), self.policy);
         set.prepare(config);
         set
     }
 
     /// The same hosts, sorted anew by what they take.
     pub(super) fn resorted(&self) -> Self {
-        let resort = |p: &PriorityHosts| split(p.hosts.to_vec(), p.localities.to_vec());
-        Self {
-            priorities: self.priorities.iter().map(resort).collect(),
-            overprovisioning_factor: self.overprovisioning_factor,
-            hash_tables: HashTables::default(),
-        }
+        let resort =
+            |p: &PriorityHosts| PriorityHosts::sorted(p.hosts.to_vec(), p.localities.to_vec());
+        Self::of(self.priorities.iter().map(resort).collect(), self.policy)
+    }
+
+    /// Hosts that nothing was made for yet.
+    pub(super) fn of(priorities: Box<[PriorityHosts]>, policy: EndpointPolicy) -> Self {
+        Self { priorities, policy, ..Self::default() }
+    }
+
+    /// The host with this address.
+    pub(super) fn by_address(&self, address: SocketAddr) -> Option<&Arc<Host>> {
+        let index = || self.iter().map(|host| (host.address(), Arc::clone(host))).collect();
+        self.by_address.get_or_init(index).get(&address)
+    }
+
+    /// Parts of it that routes may want.
+    pub(super) fn subsets(&self) -> Option<&Subsets> {
+        self.subsets.as_deref()
     }
 
     /// Makes what choosing by `config` needs.
     pub(super) fn prepare(&mut self, config: &LbConfig) {
+        self.prepare_part(config);
+        let subsets = config.subsets.as_ref();
+        self.subsets = subsets.map(|subsets| Box::new(Subsets::build(self, config, subsets)));
+    }
+
+    /// The same, of a part that has no parts of its own.
+    pub(super) fn prepare_part(&mut self, config: &LbConfig) {
         for priority in &mut self.priorities {
             let is_excluded = |host: &&Arc<Host>| config.excludes(host);
             priority.excluded = priority.hosts.iter().filter(is_excluded).count();
@@ -177,16 +234,12 @@ impl HostSet {
     /// An address that comes twice counts once, the first time; names that are not resolved are
     /// left out. New hosts are `first` by their health checks. The flag says whether anything
     /// differs from `previous`.
-    pub(super) fn build(
-        endpoints: &Endpoints,
-        previous: &HostSet,
-        first: Health,
-    ) -> (HostSet, bool) {
+    pub(super) fn build(endpoints: &Endpoints, previous: &HostSet, first: Health) -> (Self, bool) {
         let mut known: HashMap<(SocketAddr, &str), &Arc<Host>, RandomState> = HashMap::default();
         for host in previous.iter() {
             known.insert((host.address(), host.hostname()), host);
         }
-        let mut changed = previous.overprovisioning_factor != endpoints.overprovisioning_factor;
+        let mut changed = previous.policy != endpoints.policy;
         let mut seen: HashMap<SocketAddr, (), RandomState> = HashMap::default();
         let mut building: Vec<(Vec<Arc<Host>>, Vec<LocalityHosts>)> = Vec::new();
         for group in &endpoints.localities {
@@ -227,28 +280,15 @@ impl HostSet {
         }
         changed |= !known.is_empty() || building.len() != previous.priorities.len();
         drop(known);
-        let priorities: Box<[_]> =
-            building.into_iter().map(|(hosts, localities)| split(hosts, localities)).collect();
+        let priorities: Box<[_]> = building
+            .into_iter()
+            .map(|(hosts, groups)| PriorityHosts::sorted(hosts, groups))
+            .collect();
         changed |= priorities.iter().zip(&previous.priorities).any(|(new, old)| {
             new.localities != old.localities
                 || new.hosts.iter().zip(&old.hosts).any(|(new, old)| !Arc::ptr_eq(new, old))
         });
-        let overprovisioning_factor = endpoints.overprovisioning_factor;
-        let hash_tables = HashTables::default();
-        (HostSet { priorities, overprovisioning_factor, hash_tables }, changed)
-    }
-}
-
-fn split(hosts: Vec<Arc<Host>>, localities: Vec<LocalityHosts>) -> PriorityHosts {
-    let of = |wanted: Availability| -> Box<[Arc<Host>]> {
-        hosts.iter().filter(|host| host.availability() == wanted).cloned().collect()
-    };
-    PriorityHosts {
-        healthy: of(Availability::Healthy),
-        degraded: of(Availability::Degraded),
-        localities: localities.into(),
-        hosts: hosts.into(),
-        excluded: 0,
+        (Self::of(priorities, endpoints.policy), changed)
     }
 }
 

@@ -163,13 +163,23 @@ impl LocalCluster {
     }
 
     fn with_pools(cluster: &Arc<Cluster>, pools: Arc<Pools>) -> Self {
-        let balancer = Balancer::new(*cluster.lb_config());
+        let balancer = Balancer::new(cluster);
         Self { cluster: Arc::clone(cluster), balancer, pools }
     }
 
     /// The cluster, as all workers share it.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+
+    /// Whether a request is to be refused to shed load: `ClusterLoadAssignment.Policy.drop_overloads`.
+    pub fn drops(&self) -> bool {
+        let share = self.cluster.hosts.load().policy.drop_per_million;
+        let drops = share > 0 && rand::random_range(0..1_000_000) < share;
+        if drops {
+            self.cluster.stats.upstream_rq_drop_overload.inc();
+        }
+        drops
     }
 
     /// Admits a request, or refuses it because too many are under way.
@@ -188,9 +198,9 @@ impl LocalCluster {
     }
 
     /// A host for a request, by the cluster's newest host set.
-    pub fn choose(&self, cx: &LbContext) -> Result<Arc<Host>, NoHost> {
+    pub fn choose(&self, cx: &LbContext<'_>) -> Result<Arc<Host>, NoHost> {
         self.follow();
-        let host = self.balancer.choose(cx, &self.cluster.stats);
+        let host = self.balancer.choose(cx);
         if host.is_err() {
             self.cluster.stats.upstream_cx_none_healthy.inc();
         }

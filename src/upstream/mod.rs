@@ -22,6 +22,7 @@ pub mod manager;
 pub mod outlier;
 pub mod pool;
 pub mod stats;
+pub mod zone;
 
 use std::sync::Arc;
 
@@ -39,9 +40,12 @@ pub use self::pool::{RequestBodyError, UpstreamError};
 pub use self::stats::ClusterStats;
 
 use self::balancer::LbConfig;
+use self::balancer::subset::SubsetStats;
+use self::balancer::zone_aware::ZoneStats;
 use self::health::{Health, HealthChecks};
 use self::outlier::Outlier;
 use self::pool::ConnectionSettings;
+use self::zone::LocalZone;
 use crate::config::source::ConfigSource;
 
 /// How a cluster learns its endpoints: `config.cluster.v3.Cluster.type`.
@@ -76,6 +80,9 @@ pub struct Cluster {
     health: Option<Box<HealthChecks>>,
     /// What is counted on it.
     pub stats: Arc<ClusterStats>,
+    subset_stats: Option<Arc<SubsetStats>>,
+    zone_stats: Option<Arc<ZoneStats>>,
+    zone: Option<Arc<LocalZone>>,
     hosts: ArcSwap<HostSet>,
     /// Held while the host set is replaced, so that updates do not overtake each other.
     updating: Mutex<()>,
@@ -202,6 +209,12 @@ impl Cluster {
         if let Some(outlier) = &self.outlier {
             let out = set.iter().filter(|host| host.is_ejected()).count();
             outlier.stats.ejections_active.set(i64::try_from(out).unwrap_or(i64::MAX));
+        }
+        if let (Some(stats), Some(subsets)) = (&self.subset_stats, set.subsets()) {
+            stats.lb_subsets_active.set(i64::try_from(subsets.len()).unwrap_or(i64::MAX));
+        }
+        if let Some(zone) = &self.zone {
+            zone.published(&self.name, &set);
         }
         let health = self.health.as_ref();
         let healthy = health.map(|_| set.iter().filter(|host| host.checked().is_up()).count());

@@ -16,6 +16,12 @@ crate::stats! {
         gauge upstream_rq_pending_active,
         /// Requests refused because too many waited for a connection.
         counter upstream_rq_pending_overflow,
+        /// Times that endpoints were not renewed in time.
+        counter assignment_stale,
+        /// Endpoints received that hold for a time only.
+        counter assignment_timeout_received,
+        /// Requests refused to shed load, as the endpoints say.
+        counter upstream_rq_drop_overload,
         /// Requests whose connection could not be made.
         counter upstream_rq_pending_failure_eject,
         /// Requests answered, by the upstream or by us for it.

@@ -167,3 +167,113 @@ async fn while_hosts_change_most_stay_where_they_are_and_none_is_lost() {
     }
     assert!((5..60).contains(&moved), "{moved} of 100 moved, when a quarter should");
 }
+
+/// An endpoint with metadata for load balancing.
+fn labelled(origin: &Origin, labels: Value) -> Value {
+    with(
+        endpoint(origin.address),
+        json!({ "metadata": { "filter_metadata": { "envoy.lb": labels } } }),
+    )
+}
+
+fn wanting(prefix: &str, cluster: &str, labels: Value) -> Value {
+    let wanted = json!({ "filter_metadata": { "envoy.lb": labels } });
+    route(prefix, json!({ "cluster": cluster, "metadata_match": wanted }))
+}
+
+#[tokio::test]
+async fn a_route_has_its_subset_and_loses_it_with_the_last_endpoint() {
+    let mut world = World::sotw().await;
+    let (v1, v2) = (Origin::http1("v1").await, Origin::http1("v2").await);
+    let subsets = json!({ "lb_subset_config": { "fallback_policy": "DEFAULT_SUBSET",
+        "default_subset": { "version": "1" }, "subset_selectors": [{ "keys": ["version"] }] } });
+    let clusters = [eds_cluster("one"), with(eds_cluster("two"), subsets)];
+    let both = [
+        labelled(&v1, json!({ "version": "1" })),
+        labelled(&v2, json!({ "version": "2", "new": true })),
+    ];
+    let one = assignment("one", &[world.origin.address]);
+    let two = |endpoints: &[Value]| json!({ "cluster_name": "two", "endpoints": [{ "lb_endpoints": endpoints }] });
+    world.push(Kind::Cluster, "2", &clusters).await;
+    world.push(Kind::Endpoints, "2", &[one.clone(), two(&both)]).await;
+    let routes = [
+        wanting("/v2", "two", json!({ "version": "2" })),
+        wanting("/v3", "two", json!({ "version": "3" })),
+        route("/", json!({ "cluster": "two" })),
+    ];
+    world.push(Kind::Routes, "2", &[table("table", &routes)]).await;
+    world.until_answers("/v2", "v2").await;
+    for (path, body) in [("/v2", "v2"), ("/v3", "v1"), ("/", "v1")] {
+        for _ in 0..6 {
+            assert_eq!(crate::harness::get(world.address, path).await.text(), body, "{path}");
+        }
+    }
+    assert_eq!(world.proxy.stat("cluster.two.lb_subsets_active").await, 3);
+    assert!(world.proxy.stat("cluster.two.lb_subsets_fallback").await >= 12);
+    // The only one of version 2 becomes one of version 3; its connections stay.
+    let before = v2.connections();
+    let moved = [both[0].clone(), labelled(&v2, json!({ "version": "3" }))];
+    world.push(Kind::Endpoints, "3", &[one, two(&moved)]).await;
+    world.until_answers("/v3", "v2").await;
+    assert_eq!(crate::harness::get(world.address, "/v2").await.text(), "v1");
+    assert!(v2.connections() <= before + 1, "another worker at the most");
+}
+
+#[tokio::test]
+async fn requests_stay_in_the_proxys_zone_until_its_hosts_are_gone() {
+    let origins = origins(&["here", "there"]).await;
+    let group = |zone: &str, address| json!({ "locality": { "zone": zone }, "lb_endpoints": [endpoint(address)] });
+    let unused = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let in_zones = |name: &str, a, b| json!({ "cluster_name": name, "endpoints": [group("a", a), group("b", b)] });
+    let cluster = |name: &str, a, b| {
+        let checks = json!({ "common_lb_config": {
+            "zone_aware_lb_config": { "min_cluster_size": 1 } } });
+        let assigned = json!({ "load_assignment": in_zones(name, a, b) });
+        with(with(static_cluster(name, &[]), checks), assigned)
+    };
+    let clusters = [
+        cluster("proxies", unused(1), unused(2)),
+        cluster("one", origins[0].address, origins[1].address),
+    ];
+    let bootstrap = with(
+        bootstrap(&[listener("in", &[route("/", json!({ "cluster": "one" }))])], &clusters),
+        json!({ "cluster_manager": { "local_cluster_name": "proxies" } }),
+    );
+    let proxy =
+        crate::harness::ProxyBuilder::new(bootstrap).args(["--service-zone", "a"]).ready().await;
+    let address = proxy.listener("in").await;
+    for _ in 0..10 {
+        assert_eq!(crate::harness::get(address, "/").await.text(), "here");
+    }
+    assert_eq!(proxy.stat("cluster.one.lb_zone_routing_all_directly").await, 10);
+}
+
+#[tokio::test]
+async fn endpoints_may_shed_load_and_may_become_stale() {
+    let mut world = World::sotw().await;
+    let assigned = |policy: Value, world: &World<_>| {
+        with(assignment("one", &[world.origin.address]), json!({ "policy": policy }))
+    };
+    let drop = |share: u32| {
+        json!({ "drop_overloads": [{ "category": "all",
+            "drop_percentage": { "numerator": share, "denominator": "HUNDRED" } }] })
+    };
+    world.push(Kind::Endpoints, "2", &[assigned(drop(100), &world)]).await;
+    let answer = crate::harness::get(world.address, "/").await;
+    assert_eq!((answer.status, answer.header("x-envoy-drop-overload")), (503, "true"));
+    assert_eq!(world.proxy.stat("cluster.one.upstream_rq_drop_overload").await, 1);
+    world.push(Kind::Endpoints, "3", &[assigned(drop(50), &world)]).await;
+    let mut dropped = 0;
+    for _ in 0..200 {
+        dropped += u32::from(crate::harness::get(world.address, "/").await.status == 503);
+    }
+    assert!((60..140).contains(&dropped), "{dropped}");
+
+    let stale = json!({ "endpoint_stale_after": "0.5s" });
+    world.push(Kind::Endpoints, "4", &[assigned(stale, &world)]).await;
+    assert_eq!(crate::harness::get(world.address, "/").await.status, 200);
+    world.until_status("/", 503).await;
+    assert_eq!(world.proxy.stat("cluster.one.assignment_stale").await, 1);
+    world.push(Kind::Endpoints, "5", &[assigned(json!({}), &world)]).await;
+    world.until_answers("/", "one").await;
+}

@@ -18,7 +18,7 @@ use crate::harness::resources::{
     assignment, bootstrap, eds_cluster, listener, over_http2, static_cluster, table, to, with,
 };
 use crate::harness::scripted::Delta;
-use crate::harness::{Kind, Origin, Proxy, Script, delta, eventually, get, nack_of};
+use crate::harness::{Http1, Kind, Origin, Proxy, Script, delta, eventually, get, nack_of};
 use crate::xds_world::World;
 
 /// Checks ten times a second whose first other result counts. Never a panic, so that a host that is
@@ -229,8 +229,9 @@ async fn an_endpoint_says_where_it_is_checked_or_that_it_is_not() {
     let (proxy, address) = serve(cluster).await;
     proxy.until_stat("cluster.one.membership_healthy", 2).await;
     assert_eq!(sidecar.last().headers["host"], "own.test");
+    let mut client = Http1::connect(address).await;
     for _ in 0..4 {
-        assert_eq!(get(address, "/x").await.status, 404);
+        assert_eq!(client.get("/x").await.status, 404);
     }
     assert_eq!((served.requests(), unchecked.requests()), (2, 2));
 }

@@ -107,6 +107,10 @@ impl Router {
             route.record_request(&head, &mut stream);
             return Ok(LocalReply::cluster_not_found(status).into_response(stream));
         };
+        if cluster.drops() {
+            route.record_request(&head, &mut stream);
+            return Ok(refuse(&cluster, LocalReply::drop_overload(), stream));
+        }
         if let Some(idle) = forward.idle_timeout() {
             stream.idle_timeout = Some(idle).filter(|idle| !idle.is_zero());
         }
@@ -121,7 +125,12 @@ impl Router {
             let tried = Box::pin(self.try_repeatedly(cluster, request, &wanted)).await;
             return tried.map(|response| with_cookies(response, hashed));
         }
-        let Ok(host) = cluster.choose(&LbContext { hash: hashed.hash }) else {
+        let cx = LbContext {
+            hash: hashed.hash,
+            metadata: forward.metadata_match(),
+            override_host: stream.override_host,
+        };
+        let Ok(host) = cluster.choose(&cx) else {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
         };

@@ -54,7 +54,9 @@ impl Router {
         let Request { mut head, body, mut stream } = request;
         let times = Times::of(forward, asked);
         let mut plan = Plan::new(forward.retry_policy(), asked, &head);
-        let Ok(mut host) = cluster.choose(&LbContext { hash }) else {
+        let metadata = forward.metadata_match();
+        let cx = LbContext { hash, metadata, override_host: stream.override_host };
+        let Ok(mut host) = cluster.choose(&cx) else {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
         };
@@ -133,7 +135,7 @@ impl Router {
             let current = self.cx.clusters.get(cluster.cluster().name());
             let next = current.and_then(|current| {
                 cluster = current;
-                choose_again(&cluster, plan, &tried, hash)
+                choose_again(&cluster, plan, &tried, LbContext { override_host: None, ..cx })
             });
             host = match next {
                 Some(next) => next,
@@ -195,12 +197,13 @@ fn choose_again(
     cluster: &LocalCluster,
     plan: &Plan<'_>,
     tried: &SmallVec<[SocketAddr; 4]>,
-    mut hash: Option<u64>,
+    mut cx: LbContext<'_>,
 ) -> Option<Arc<Host>> {
     let mut redraws = plan.redraws();
     loop {
+        let host = cluster.choose(&cx).ok()?;
         // By the request's hash it would always be the same host.
-        let host = cluster.choose(&LbContext { hash: hash.take() }).ok()?;
+        cx.hash = None;
         if redraws == 0 || !plan.avoids(&host, tried) {
             return Some(host);
         }

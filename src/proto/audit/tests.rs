@@ -48,10 +48,14 @@ fn an_honoured_message_passes() {
 
 #[test]
 fn a_refused_field_is_named_with_its_reason() {
-    let found = audit_json(CLUSTER, json!({"common_lb_config": {"zone_aware_lb_config": {}}}));
+    let set = json!({"preconnect_policy": {"predictive_preconnect_ratio": 2}});
+    let found = audit_json(CLUSTER, set);
     assert_eq!(
         found.refused,
-        [Refused { path: "common_lb_config.zone_aware_lb_config".into(), reason: "not supported" }]
+        [Refused {
+            path: "preconnect_policy.predictive_preconnect_ratio".into(),
+            reason: "not supported; use per_upstream_preconnect_ratio"
+        }]
     );
 }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode};
+use prost_types::Struct;
 
 use super::{Inherited, LevelFields, Shared, hash, headers, retry};
 use crate::config::matcher::HeaderField;
+use crate::config::metadata::{LB, MetadataMatch};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::RoutingPriority;
 use crate::proto::envoy::config::core::v3 as core;
@@ -83,6 +85,7 @@ fn forward(
         hash_policy,
         cluster_not_found_response_code,
         idle_timeout,
+        metadata_match,
         cluster_specifier,
         host_rewrite_specifier,
     } = action;
@@ -109,7 +112,10 @@ fn forward(
     let host = errors.take(host_rewrite(host_rewrite_specifier));
     let hash = errors.take(hash::compile(&hash_policy).at("hash_policy")).flatten();
     let timeout = shared.timeout(limit);
-    let forward = |cluster, host| Forward {
+    let wanted = metadata_match.and_then(for_balancing);
+    let metadata =
+        |inner: Option<Struct>| MetadataMatch::of(wanted.as_ref(), inner.as_ref()).map(Arc::new);
+    let forward = |cluster, host, inner| Forward {
         cluster,
         timeout: Arc::clone(&timeout),
         idle_timeout,
@@ -118,12 +124,13 @@ fn forward(
         cluster_not_found,
         priority,
         hash: hash.clone(),
+        metadata: metadata(inner),
         retry: retry.clone(),
         body_limit: inherited.body_limit,
     };
     let host = host.unwrap_or(HostRewrite::Keep);
     let one = |cluster, host| {
-        let action = Action::Forward(forward(cluster, host));
+        let action = Action::Forward(forward(cluster, host, None));
         Choices::One(Choice { action, inherited: inherited.clone() })
     };
     let choices = match cluster_specifier {
@@ -141,6 +148,7 @@ fn forward(
                         action: Action::Forward(forward(
                             share.cluster,
                             share.host.unwrap_or_else(|| host.clone()),
+                            share.metadata,
                         )),
                         inherited: share.inherited,
                     };
@@ -204,11 +212,19 @@ fn check_path(path: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The part of metadata that balancers read.
+fn for_balancing(metadata: core::Metadata) -> Option<Struct> {
+    // Typed metadata is for extensions that read it; there is none.
+    let core::Metadata { mut filter_metadata, typed_filter_metadata: _ } = metadata;
+    filter_metadata.remove(LB)
+}
+
 /// A cluster of a weighted route.
 struct Share {
     end: u32,
     cluster: ClusterSource,
     host: Option<HostRewrite>,
+    metadata: Option<Struct>,
     inherited: Inherited,
 }
 
@@ -257,6 +273,7 @@ fn cluster_weight(
         request_headers_to_remove,
         typed_per_filter_config,
         cluster_header,
+        metadata_match,
         host_rewrite_specifier,
     } = cluster;
     let mut errors = Errors::new();
@@ -295,7 +312,8 @@ fn cluster_weight(
     let inherited = errors.take(above.below(fields, shared));
     match (cluster, inherited) {
         (Some(cluster), Some(inherited)) if errors.is_empty() => {
-            Ok(Share { end, cluster, host, inherited })
+            let metadata = metadata_match.and_then(for_balancing);
+            Ok(Share { end, cluster, host, metadata, inherited })
         }
         _ => Err(errors),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::matcher::{HeaderMatcher, header_name};
+use crate::config::metadata::LB;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::{UnpackError, effective_type, unpack};
 use crate::proto::envoy::config::core::v3::Metadata;
@@ -18,9 +19,6 @@ const OMIT_CANARY_HOSTS: &str =
     "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
 const OMIT_HOST_METADATA: &str =
     "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
-
-/// Where a host's metadata for balancing is.
-const LB: &str = "envoy.lb";
 
 /// The limit that a level sets, if it does.
 pub(super) fn body_limit(per_request: Option<u32>, body: Option<u64>) -> Option<BodyLimit> {

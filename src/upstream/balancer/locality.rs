@@ -5,21 +5,33 @@
 
 use std::sync::Arc;
 
-use super::LbConfig;
 use super::edf::Edf;
 use super::priority::Source;
 use super::round_robin::RoundRobin;
+use super::spread::hosts_of;
+use super::zone_aware::ZoneAware;
+use super::{Balancer, LbConfig};
 use crate::upstream::host::{Availability, Host};
 use crate::upstream::hosts::{HostSet, PriorityHosts};
 
 /// How a cluster spreads over localities.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum LocalityPolicy {
     /// Where a host runs does not matter.
     #[default]
     Ignored,
     /// By the weights of localities: `LocalityWeightedLbConfig`.
     Weighted,
+    /// The proxy's own zone first: `ZoneAwareLbConfig`.
+    ZoneAware(ZoneAware),
+}
+
+/// Hosts that take part, and how much their group counts.
+#[derive(Debug)]
+pub(super) struct Weighed {
+    pub(super) hosts: Vec<Arc<Host>>,
+    /// More than 0.
+    pub(super) weight: f64,
 }
 
 /// The weights of a schedule's heaviest entry, to which the others are scaled.
@@ -40,42 +52,47 @@ pub(super) struct Localities {
 }
 
 impl Localities {
-    /// `None` if localities do not matter: by the policy, in a panic, or because none has a weight.
-    pub(super) fn new(
-        set: &HostSet,
-        (priority, source): (usize, Source),
-        config: &LbConfig,
-        random: u64,
-    ) -> Option<Self> {
-        let weighed = weigh(set, (priority, source), config)?;
-        let heaviest = weighed.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
+    /// `random` says where the first turn is.
+    pub(super) fn new(weighed: Vec<Weighed>, random: u64) -> Self {
+        let heaviest = weighed.iter().map(|group| group.weight).fold(0.0, f64::max);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 10^6")]
         let scaled = |weight: f64| (weight / heaviest * HEAVIEST).round().max(1.0) as u32;
-        let mut schedule = Edf::new(weighed.iter().map(|(_, weight)| scaled(*weight)));
+        let mut schedule = Edf::new(weighed.iter().map(|group| scaled(group.weight)));
         // Workers shall not all begin with the first locality.
         (0..random % 64).for_each(|_| {
             schedule.next();
         });
         let group = |hosts: Vec<Arc<Host>>| Group { hosts: hosts.into(), turns: None };
-        let groups = weighed.into_iter().map(|(hosts, _)| group(hosts)).collect();
-        Some(Self { schedule, groups })
+        let groups = weighed.into_iter().map(|weighed| group(weighed.hosts)).collect();
+        Self { schedule, groups }
     }
 
     /// The locality whose turn it is. O(log n) by the number of localities.
-    pub(super) fn next(&mut self) -> Option<&mut Group> {
+    pub(super) fn next(&mut self, balancer: &Balancer) -> Option<&mut Group> {
         let index = self.schedule.next()?;
+        if let LocalityPolicy::ZoneAware(_) = balancer.config.locality {
+            let stats = &balancer.counters.zones;
+            match index {
+                _ if self.groups.len() == 1 => stats.lb_zone_routing_all_directly.inc(),
+                0 => stats.lb_zone_routing_sampled.inc(),
+                _ => stats.lb_zone_routing_cross_zone.inc(),
+            }
+        }
         self.groups.get_mut(index)
     }
 }
 
-/// The hosts of each locality that take part, and the locality's weight as far as it counts.
-fn weigh(
+/// Each locality's weight as far as it counts; `None` if localities do not matter: by the policy, in a
+/// panic, or because none has a weight.
+pub(super) fn weigh(
     set: &HostSet,
     (priority, source): (usize, Source),
     config: &LbConfig,
-) -> Option<Vec<(Vec<Arc<Host>>, f64)>> {
+) -> Option<Vec<Weighed>> {
     let takes_part = match (config.locality, source) {
-        (LocalityPolicy::Ignored, _) | (_, Source::All) => return None,
+        (LocalityPolicy::Ignored | LocalityPolicy::ZoneAware(_), _) | (_, Source::All) => {
+            return None;
+        }
         (LocalityPolicy::Weighted, Source::Healthy) => Availability::Healthy,
         (LocalityPolicy::Weighted, Source::Degraded) => Availability::Degraded,
     };
@@ -92,8 +109,8 @@ fn weigh(
         let excluded = all.iter().filter(|host| config.excludes(host)).count();
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 hosts")]
         let share = some.len() as f64 / (all.len() - excluded) as f64;
-        let available = (share * f64::from(set.overprovisioning_factor) / 100.0).min(1.0);
-        weighed.push((some, f64::from(locality.weight) * available));
+        let available = (share * f64::from(set.policy.overprovisioning_factor) / 100.0).min(1.0);
+        weighed.push(Weighed { hosts: some, weight: f64::from(locality.weight) * available });
     }
     (!weighed.is_empty()).then_some(weighed)
 }
@@ -106,11 +123,11 @@ pub(super) fn shares(
     config: &LbConfig,
 ) -> Vec<(Arc<Host>, f64)> {
     let weighed = weigh(set, (priority, source), config).unwrap_or_else(|| {
-        let hosts = super::hosts_of(&set.priorities[priority], source);
-        vec![(hosts.to_vec(), 1.0)]
+        let hosts = hosts_of(&set.priorities[priority], source);
+        vec![Weighed { hosts: hosts.to_vec(), weight: 1.0 }]
     });
-    let total: f64 = weighed.iter().map(|(_, weight)| weight).sum();
-    let of_group = |(hosts, weight): (Vec<Arc<Host>>, f64)| {
+    let total: f64 = weighed.iter().map(|group| group.weight).sum();
+    let of_group = |Weighed { hosts, weight }: Weighed| {
         let sum: f64 = hosts.iter().map(|host| f64::from(host.weight())).sum();
         hosts.into_iter().map(move |host| {
             let share = f64::from(host.weight()) / sum * weight / total;
@@ -153,7 +170,7 @@ mod tests {
 
     fn counts(set: &HostSet, turns: usize) -> Vec<usize> {
         let at = (0, Source::Healthy);
-        let mut localities = Localities::new(set, at, &weighted(), 0).unwrap();
+        let mut localities = Localities::new(weigh(set, at, &weighted()).unwrap(), 0);
         let mut counts = vec![0; localities.groups.len()];
         for _ in 0..turns {
             counts[localities.schedule.next().unwrap()] += 1;
@@ -179,11 +196,11 @@ mod tests {
     #[test]
     fn without_weights_or_in_a_panic_localities_do_not_matter() {
         let none = set(&[(0, &[Healthy]), (0, &[Healthy])]);
-        assert!(Localities::new(&none, (0, Source::Healthy), &weighted(), 0).is_none());
+        assert!(weigh(&none, (0, Source::Healthy), &weighted()).is_none());
         let some = set(&[(1, &[Healthy])]);
-        assert!(Localities::new(&some, (0, Source::All), &weighted(), 0).is_none());
+        assert!(weigh(&some, (0, Source::All), &weighted()).is_none());
         let ignored = LbConfig::default();
-        assert!(Localities::new(&some, (0, Source::Healthy), &ignored, 0).is_none());
+        assert!(weigh(&some, (0, Source::Healthy), &ignored).is_none());
     }
 
     #[test]

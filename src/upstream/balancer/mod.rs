@@ -1,16 +1,30 @@
 //! Choosing a host: first a priority, then one of its hosts by the cluster's policy.
 //!
-//! A `Balancer` belongs to one worker. It follows the cluster's host set by its pointer, so that an
-//! update takes effect at the next choice without anybody being woken.
+//! ```text
+//! Balancer   one worker's; follows the cluster's host set by its pointer
+//!   override_host   the host that a session is pinned to
+//!   subset          the part of the hosts that a route wants
+//!   priority        which priority, and whether it panics
+//!   locality, zone_aware    which locality
+//!   round_robin, least_request, hashing (ring_hash, maglev)    which host
+//! ```
+//!
+//! An update takes effect at the next choice without anybody being woken.
 
 mod edf;
 pub mod hashing;
-mod least_request;
+pub mod least_request;
 pub mod locality;
 mod maglev;
 mod priority;
 mod ring_hash;
 mod round_robin;
+pub mod slow_start;
+mod spread;
+pub mod subset;
+#[cfg(test)]
+mod tests;
+pub mod zone_aware;
 
 use std::sync::Arc;
 
@@ -18,32 +32,38 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use self::hashing::{HashConfig, HashTable};
-use self::locality::{Localities, LocalityPolicy};
-use self::priority::{Loads, Source};
-use self::round_robin::RoundRobin;
+use self::least_request::LeastRequest;
+use self::locality::LocalityPolicy;
+use self::priority::Loads;
+use self::slow_start::SlowStart;
+use self::spread::Spread;
+pub(super) use self::subset::Subsets;
+use self::subset::{Part, SubsetConfig, SubsetStats};
+use self::zone_aware::ZoneStats;
+use super::Cluster;
 use super::health::Health;
-use super::host::Host;
-use super::hosts::{HostSet, PriorityHosts};
+use super::host::{Availability, HealthStatus, Host};
+use super::hosts::HostSet;
 use super::stats::ClusterStats;
+use super::zone::{LocalZone, ZoneCounts};
+use crate::config::metadata::MetadataMatch;
+use crate::exchange::OverrideHost;
 
 /// How a host is chosen among those of its priority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LbPolicy {
     /// Each in turn, by weight.
     RoundRobin,
     /// Any, whatever its weight.
     Random,
-    /// The least loaded of a few drawn at random.
-    LeastRequest {
-        /// How many are drawn; at least 2.
-        choices: u32,
-    },
+    /// The least loaded.
+    LeastRequest(LeastRequest),
     /// The one that the request's hash belongs to.
     Hash(HashConfig),
 }
 
 /// A cluster's choice of hosts: `lb_policy` and `common_lb_config`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LbConfig {
     /// How a host is chosen.
     pub policy: LbPolicy,
@@ -53,6 +73,12 @@ pub struct LbConfig {
     pub locality: LocalityPolicy,
     /// Hosts that are not checked yet do not count in a panic.
     pub ignore_new_hosts: bool,
+    /// New hosts get their share little by little.
+    pub slow_start: Option<SlowStart>,
+    /// Parts of the hosts that routes may want.
+    pub subsets: Option<Arc<SubsetConfig>>,
+    /// What a host may be that a session is pinned to: a bit for each [`HealthStatus`].
+    pub override_statuses: u8,
 }
 
 impl LbConfig {
@@ -68,20 +94,28 @@ impl LbConfig {
 
 impl Default for LbConfig {
     fn default() -> Self {
+        use HealthStatus::{Degraded, Healthy, Unknown};
         Self {
             policy: LbPolicy::RoundRobin,
             panic_threshold: 50.0,
             locality: LocalityPolicy::default(),
             ignore_new_hosts: false,
+            slow_start: None,
+            subsets: None,
+            override_statuses: [Unknown, Healthy, Degraded].map(|s| 1 << s as u8).iter().sum(),
         }
     }
 }
 
 /// What a choice may depend on.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LbContext {
+pub struct LbContext<'a> {
     /// The request's hash, if the route computes one; it also chooses the priority.
     pub hash: Option<u64>,
+    /// What the route wants of the host's metadata.
+    pub metadata: Option<&'a MetadataMatch>,
+    /// The host that the request's session is pinned to.
+    pub override_host: Option<OverrideHost>,
 }
 
 /// No host can take the request: Envoy's `UH`.
@@ -93,81 +127,118 @@ pub struct NoHost;
 #[derive(Debug)]
 pub(super) struct Balancer {
     config: LbConfig,
+    counters: Counters,
+    zone: Option<Arc<LocalZone>>,
     state: Mutex<State>,
+}
+
+/// Where choices are counted.
+#[derive(Debug)]
+struct Counters {
+    cluster: Arc<ClusterStats>,
+    subsets: Arc<SubsetStats>,
+    zones: Arc<ZoneStats>,
 }
 
 #[derive(Debug)]
 struct State {
     set: Option<Arc<HostSet>>,
-    loads: Loads,
-    /// By priority and source, made on first use after the set changed.
-    turns: Vec<[Option<Turns>; 3]>,
+    counts: Option<Arc<ZoneCounts>>,
+    whole: Spread,
+    /// By subset, made on first use after the set changed.
+    parts: Vec<Option<Spread>>,
     random: u64,
 }
 
-/// Whose turn it is among the hosts of a priority.
-#[derive(Debug)]
-enum Turns {
-    /// Of all of them at once.
-    Hosts(Option<RoundRobin>),
-    /// Of the localities, then of a locality's hosts.
-    Localities(Localities),
-}
-
 impl Balancer {
-    pub(super) fn new(config: LbConfig) -> Self {
-        let random = rand::random();
-        let state = State { set: None, loads: Loads::default(), turns: Vec::new(), random };
-        Self { config, state: Mutex::new(state) }
+    pub(super) fn new(cluster: &Cluster) -> Self {
+        let counters = Counters {
+            cluster: Arc::clone(&cluster.stats),
+            subsets: cluster.subset_stats.clone().unwrap_or_default(),
+            zones: cluster.zone_stats.clone().unwrap_or_default(),
+        };
+        let is_zone_aware = matches!(cluster.lb.locality, LocalityPolicy::ZoneAware(_));
+        let zone = cluster.zone.clone().filter(|_| is_zone_aware);
+        Self::with(cluster.lb.clone(), counters, zone)
+    }
+
+    fn with(config: LbConfig, counters: Counters, zone: Option<Arc<LocalZone>>) -> Self {
+        let state = State {
+            set: None,
+            counts: None,
+            whole: Spread::default(),
+            parts: Vec::new(),
+            random: rand::random(),
+        };
+        Self { config, counters, zone, state: Mutex::new(state) }
     }
 
     /// Follows `set`; true if it is another than last time.
     pub(super) fn follow(&self, set: &Arc<HostSet>) -> bool {
-        self.state.lock().follow(set, self.config)
+        let counts = self.zone.as_ref().and_then(|zone| zone.counts());
+        let mut state = self.state.lock();
+        let same_set = state.set.as_ref().is_some_and(|current| Arc::ptr_eq(current, set));
+        if same_set && state.counts == counts {
+            return false;
+        }
+        state.whole = Spread::of(set, &self.config);
+        state.parts.clear();
+        state.parts.resize_with(set.subsets().map_or(0, Subsets::len), Default::default);
+        state.set = Some(Arc::clone(set));
+        state.counts = counts;
+        !same_set
     }
 
     /// A host for a request. O(1), or O(log n) among unequal weights.
-    pub(super) fn choose(&self, cx: &LbContext, stats: &ClusterStats) -> Result<Arc<Host>, NoHost> {
+    pub(super) fn choose(&self, cx: &LbContext<'_>) -> Result<Arc<Host>, NoHost> {
         let mut state = self.state.lock();
-        let State { set, loads, turns, random } = &mut *state;
+        let State { set, counts, whole, parts, random } = &mut *state;
         let set = set.as_ref().ok_or(NoHost)?;
-        let mut draw = || next_random(random);
-        let chosen = loads.choose(|| cx.hash.unwrap_or_else(&mut draw));
-        let (priority, source) = chosen.ok_or(NoHost)?;
-        let hosts = hosts_of(&set.priorities[priority], source);
-        if source == Source::All {
-            stats.lb_healthy_panic.inc();
+        if let Some(wanted) = cx.override_host {
+            match set.by_address(wanted.address) {
+                Some(host) if self.may_override(host) => return Ok(Arc::clone(host)),
+                _ if wanted.strict => return Err(NoHost),
+                _ => {}
+            }
         }
-        if let LbPolicy::Hash(config) = self.config.policy {
-            let hash = cx.hash.unwrap_or_else(&mut draw);
-            let table = set.hash_table(priority, source as usize).ok_or(NoHost)?;
-            return Ok(table.choose(hash, config.balance_factor, stats));
+        let mut choose = |set: &HostSet, spread: &mut Spread| {
+            spread.choose((set, counts.as_deref()), self, cx, random)
+        };
+        let (Some(subsets), Some(config)) = (set.subsets(), &self.config.subsets) else {
+            return choose(set, whole).ok_or(NoHost);
+        };
+        let stats = &self.counters.subsets;
+        for part in subsets.parts(config, cx.metadata, stats) {
+            let chosen = match part {
+                Part::Whole => choose(set, whole),
+                Part::Subset(index) | Part::Default(index) => {
+                    let (Some(set), Some(spread)) = (subsets.get(index), parts.get_mut(index))
+                    else {
+                        continue;
+                    };
+                    choose(set, spread.get_or_insert_with(|| Spread::of(set, &self.config)))
+                }
+            };
+            match (chosen, part) {
+                (Some(host), _) => return Ok(host),
+                (None, Part::Default(_)) if config.panic_mode_any => {
+                    stats.lb_subsets_fallback_panic.inc();
+                    return choose(set, whole).ok_or(NoHost);
+                }
+                (None, _) => {}
+            }
         }
-        let turns = turns[priority][source as usize].get_or_insert_with(|| {
-            let at = (priority, source);
-            match Localities::new(set, at, &self.config, draw()) {
-                Some(localities) => Turns::Localities(localities),
-                None => Turns::Hosts(None),
-            }
-        });
-        let (hosts, turns) = match turns {
-            Turns::Hosts(turns) => (hosts, turns),
-            Turns::Localities(localities) => {
-                let group = localities.next().ok_or(NoHost)?;
-                (&*group.hosts, &mut group.turns)
-            }
+        Err(NoHost)
+    }
+
+    fn may_override(&self, host: &Host) -> bool {
+        let status = match (host.health(), host.availability()) {
+            (status @ (HealthStatus::Draining | HealthStatus::Timeout), _) => status,
+            (_, Availability::Unhealthy) => HealthStatus::Unhealthy,
+            (_, Availability::Degraded) => HealthStatus::Degraded,
+            (status, Availability::Healthy) => status,
         };
-        let index = match self.config.policy {
-            LbPolicy::RoundRobin => {
-                turns.get_or_insert_with(|| RoundRobin::new(hosts, draw())).next(hosts)
-            }
-            LbPolicy::Random if hosts.is_empty() => None,
-            LbPolicy::Random => usize::try_from(draw() % hosts.len() as u64).ok(),
-            LbPolicy::LeastRequest { choices } => least_request::choose(hosts, choices, draw),
-            // Above.
-            LbPolicy::Hash(_) => None,
-        };
-        index.and_then(|index| hosts.get(index)).cloned().ok_or(NoHost)
+        self.config.override_statuses & (1 << status as u8) != 0
     }
 }
 
@@ -187,27 +258,6 @@ pub(super) fn hash_tables(set: &HostSet, config: &LbConfig) -> HashTables {
 /// By priority and source.
 pub(super) type HashTables = Vec<[Option<HashTable>; 3]>;
 
-impl State {
-    fn follow(&mut self, set: &Arc<HostSet>, config: LbConfig) -> bool {
-        if self.set.as_ref().is_some_and(|current| Arc::ptr_eq(current, set)) {
-            return false;
-        }
-        self.loads = Loads::of(set, config.panic_threshold);
-        self.turns.clear();
-        self.turns.resize_with(set.priorities.len(), Default::default);
-        self.set = Some(Arc::clone(set));
-        true
-    }
-}
-
-fn hosts_of(priority: &PriorityHosts, source: Source) -> &[Arc<Host>] {
-    match source {
-        Source::Healthy => &priority.healthy,
-        Source::Degraded => &priority.degraded,
-        Source::All => &priority.hosts,
-    }
-}
-
 /// SplitMix64: a few cycles, and good enough to spread load.
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -215,82 +265,4 @@ fn next_random(state: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::upstream::host::HealthStatus::{self, Draining, Timeout, Unhealthy, Unknown};
-    use crate::upstream::hosts::tests::set;
-
-    fn counts(
-        policy: LbPolicy,
-        hosts: &[(u32, HealthStatus, u32)],
-        requests: u32,
-    ) -> BTreeMap<u16, u32> {
-        let balancer = Balancer::new(LbConfig { policy, ..LbConfig::default() });
-        balancer.follow(&set(hosts));
-        let mut counts = BTreeMap::new();
-        for _ in 0..requests {
-            let host = balancer.choose(&LbContext::default(), &ClusterStats::default()).unwrap();
-            *counts.entry(host.address().port()).or_default() += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn round_robin_is_exact_by_weight_and_health() {
-        type Case = (&'static [(u32, HealthStatus, u32)], u32, &'static [(u16, u32)]);
-        let cases: &[Case] = &[
-            (&[(0, Unknown, 1)], 12, &[(1, 12)]),
-            (&[(0, Unknown, 1), (0, Unknown, 1)], 12, &[(1, 6), (2, 6)]),
-            (&[(0, Draining, 1), (0, Unknown, 1)], 12, &[(2, 12)]),
-            (&[(0, Unknown, 1), (0, Unhealthy, 1), (0, Unknown, 1)], 12, &[(1, 6), (3, 6)]),
-            (&[(0, Unknown, 3), (0, Unknown, 1)], 40, &[(1, 30), (2, 10)]),
-            (&[(0, Draining, 1)], 4, &[(1, 4)]),
-            (&[(0, Timeout, 1), (1, Unknown, 7), (1, Unknown, 7)], 8, &[(2, 4), (3, 4)]),
-        ];
-        for (hosts, requests, expected) in cases {
-            let expected: BTreeMap<_, _> = expected.iter().copied().collect();
-            assert_eq!(counts(LbPolicy::RoundRobin, hosts, *requests), expected, "{hosts:?}");
-        }
-    }
-
-    #[test]
-    fn random_reaches_every_healthy_host_about_equally() {
-        let hosts = [(0, Unknown, 1), (0, Unknown, 9), (0, Unhealthy, 1)];
-        let counts = counts(LbPolicy::Random, &hosts, 10_000);
-        assert_eq!(counts.len(), 2);
-        assert!(counts.values().all(|n| (4_500..5_500).contains(n)), "{counts:?}");
-    }
-
-    #[test]
-    fn least_request_prefers_the_idle_host() {
-        let hosts = set(&[(0, Unknown, 1), (0, Unknown, 1)]);
-        hosts.priorities[0].hosts[0].stats.rq_active.add(10);
-        let policy = LbPolicy::LeastRequest { choices: 2 };
-        let balancer = Balancer::new(LbConfig { policy, ..LbConfig::default() });
-        balancer.follow(&hosts);
-        let busy = (0..1_000)
-            .filter(|_| {
-                let host = balancer.choose(&LbContext::default(), &ClusterStats::default());
-                host.unwrap().address().port() == 1
-            })
-            .count();
-        assert!((150..350).contains(&busy), "{busy}");
-    }
-
-    #[test]
-    fn an_empty_set_has_no_host_and_a_new_set_is_followed() {
-        let balancer = Balancer::new(LbConfig::default());
-        let choose = || balancer.choose(&LbContext::default(), &ClusterStats::default());
-        assert_eq!(choose().unwrap_err(), NoHost);
-        let one = set(&[(0, Unknown, 1)]);
-        assert!(balancer.follow(&one) && !balancer.follow(&one));
-        assert!(choose().is_ok());
-        assert!(balancer.follow(&set(&[])));
-        assert_eq!(choose().unwrap_err(), NoHost);
-    }
 }

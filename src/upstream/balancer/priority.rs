@@ -5,6 +5,9 @@
 //! of all first, then degraded ones. If what is available does not add up to 100, it is scaled up,
 //! and a priority whose usable share is below the panic threshold sends to all its hosts.
 
+use std::sync::Arc;
+
+use crate::upstream::host::Host;
 use crate::upstream::hosts::{HostSet, PriorityHosts};
 
 /// Which hosts of a priority take part.
@@ -26,19 +29,23 @@ pub(super) struct Loads {
 impl Loads {
     /// `panic_threshold` in percent; 0 never panics.
     pub(super) fn of(set: &HostSet, panic_threshold: f64) -> Self {
-        let factor = u64::from(set.overprovisioning_factor);
-        let percent = |part: usize, all: usize| -> u32 {
+        let factor = u64::from(set.policy.overprovisioning_factor);
+        let by_weight = set.policy.weighted_priority_health;
+        let percent = |part: &[Arc<Host>], of: &PriorityHosts| -> u32 {
+            let weight = |hosts: &[Arc<Host>]| hosts.iter().map(|h| u64::from(h.weight())).sum();
+            let (part, all) = match by_weight {
+                true => (weight(part), weight(&of.hosts)),
+                false => (part.len() as u64, counted(of) as u64),
+            };
             if all == 0 {
                 return 0;
             }
-            let share = (factor.saturating_mul(part as u64) / all as u64).min(100);
+            let share = (factor.saturating_mul(part) / all).min(100);
             u32::try_from(share).unwrap_or(100)
         };
         let priorities = &set.priorities;
-        let healthy: Vec<u32> =
-            priorities.iter().map(|p| percent(p.healthy.len(), counted(p))).collect();
-        let degraded: Vec<u32> =
-            priorities.iter().map(|p| percent(p.degraded.len(), counted(p))).collect();
+        let healthy: Vec<u32> = priorities.iter().map(|p| percent(&p.healthy, p)).collect();
+        let degraded: Vec<u32> = priorities.iter().map(|p| percent(&p.degraded, p)).collect();
         let available = healthy.iter().chain(&degraded).sum::<u32>().min(100);
 
         let panics: Vec<bool> =
@@ -158,7 +165,16 @@ mod tests {
     #[test]
     fn a_larger_overprovisioning_factor_keeps_load_longer() {
         let mut half = set(&[(0, Healthy, 1), (0, Unhealthy, 1), (1, Healthy, 1)]);
-        std::sync::Arc::get_mut(&mut half).unwrap().overprovisioning_factor = 200;
+        Arc::get_mut(&mut half).unwrap().policy.overprovisioning_factor = 200;
         assert_eq!(Loads::of(&half, 50.0).ranges, [(100, 0, Source::Healthy)]);
+    }
+
+    #[test]
+    fn health_may_be_that_of_the_weights() {
+        let mut uneven = set(&[(0, Healthy, 9), (0, Unhealthy, 1), (1, Healthy, 1)]);
+        assert_eq!(Loads::of(&uneven, 0.0).ranges[0].0, 70);
+        let policy = &mut Arc::get_mut(&mut uneven).unwrap().policy;
+        policy.weighted_priority_health = true;
+        assert_eq!(Loads::of(&uneven, 0.0).ranges[0].0, 100);
     }
 }

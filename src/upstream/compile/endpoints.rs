@@ -1,6 +1,7 @@
 //! `config.endpoint.v3.ClusterLoadAssignment` to [`Endpoints`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -9,7 +10,9 @@ use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::endpoint::v3 as proto;
 use crate::upstream::health::CheckTarget;
 use crate::upstream::host::{HealthStatus, Locality, Metadata, Told};
-use crate::upstream::hosts::{Endpoint, EndpointAddress, Endpoints, LocalityEndpoints};
+use crate::upstream::hosts::{
+    Endpoint, EndpointAddress, EndpointPolicy, Endpoints, LocalityEndpoints,
+};
 
 /// The highest priority number: `LocalityLbEndpoints.priority`.
 const MAX_PRIORITY: u32 = 128;
@@ -33,20 +36,52 @@ pub(super) fn compile(
     let proto::ClusterLoadAssignment { cluster_name, endpoints, policy } = proto;
     let mut errors = Errors::new();
     let name = errors.take(fields::non_empty(&cluster_name).at("cluster_name"));
-    let mut overprovisioning_factor = 140;
-    if let Some(proto::cluster_load_assignment::Policy { overprovisioning_factor: Some(factor) }) =
-        policy
-    {
-        let factor = fields::in_range(factor, 1..=u32::MAX);
-        let factor = errors.take(factor.at("overprovisioning_factor").at("policy"));
-        overprovisioning_factor = factor.unwrap_or_default();
-    }
+    let spread = policy.and_then(|policy| errors.take(endpoint_policy(policy).at("policy")));
     let mut localities = Vec::with_capacity(endpoints.len());
     for (index, group) in endpoints.into_iter().enumerate() {
         localities.extend(errors.take(locality(group, names).index(index).at("endpoints")));
     }
     errors.finish()?;
-    Ok(Endpoints { name: name.unwrap_or_default(), overprovisioning_factor, localities })
+    let (policy, stale_after) = spread.unwrap_or_default();
+    Ok(Endpoints { name: name.unwrap_or_default(), policy, stale_after, localities })
+}
+
+fn endpoint_policy(
+    proto: proto::cluster_load_assignment::Policy,
+) -> Result<(EndpointPolicy, Option<Duration>), Errors> {
+    let proto::cluster_load_assignment::Policy {
+        drop_overloads,
+        overprovisioning_factor,
+        endpoint_stale_after,
+        weighted_priority_health,
+    } = proto;
+    let mut errors = Errors::new();
+    let factor = overprovisioning_factor.map(|factor| fields::in_range(factor, 1..=u32::MAX));
+    let factor = errors.take(factor.transpose().at("overprovisioning_factor")).flatten();
+    let stale_after = endpoint_stale_after.map(|after| fields::positive_duration(&after));
+    let stale_after = errors.take(stale_after.transpose().at("endpoint_stale_after")).flatten();
+    if drop_overloads.len() > 1 {
+        let text = format!("{} categories; one can be dropped", drop_overloads.len());
+        errors.push("drop_overloads", Fault::unsupported(text));
+    }
+    let drop = drop_overloads.into_iter().next().map(|drop| {
+        let proto::cluster_load_assignment::policy::DropOverload { category, drop_percentage } =
+            drop;
+        let mut errors = Errors::new();
+        errors.take(fields::non_empty(&category).at("category"));
+        let share = fields::required(drop_percentage).and_then(|p| fields::per_million(&p));
+        let share = errors.take(share.at("drop_percentage"));
+        errors.finish().map(|()| share.unwrap_or_default())
+    });
+    let drop = errors.take(drop.transpose().index(0).at("drop_overloads")).flatten();
+    errors.finish()?;
+    let default = EndpointPolicy::default();
+    let policy = EndpointPolicy {
+        overprovisioning_factor: factor.unwrap_or(default.overprovisioning_factor),
+        weighted_priority_health,
+        drop_per_million: drop.unwrap_or(default.drop_per_million),
+    };
+    Ok((policy, stale_after))
 }
 
 fn locality(proto: proto::LocalityLbEndpoints, names: bool) -> Result<LocalityEndpoints, Errors> {
@@ -68,9 +103,15 @@ fn locality(proto: proto::LocalityLbEndpoints, names: bool) -> Result<LocalityEn
         errors.push("lb_endpoints", Fault::invalid("load_balancing_weight", reason));
     }
     errors.finish()?;
-    let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
-    let locality = Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
+    let locality = Locality::from(locality.unwrap_or_default());
     Ok(LocalityEndpoints { locality: Arc::new(locality), weight, priority, endpoints })
+}
+
+impl From<core::Locality> for Locality {
+    fn from(proto: core::Locality) -> Self {
+        let core::Locality { region, zone, sub_zone } = proto;
+        Self { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() }
+    }
 }
 
 fn lb_endpoint(proto: proto::LbEndpoint, names: bool) -> Result<Endpoint, Errors> {
@@ -145,7 +186,7 @@ fn check_target(
     Ok((target != CheckTarget::default()).then(|| Arc::new(target)))
 }
 
-fn health_of(status: core::HealthStatus) -> HealthStatus {
+pub(super) fn health_of(status: core::HealthStatus) -> HealthStatus {
     match status {
         core::HealthStatus::Unknown => HealthStatus::Unknown,
         core::HealthStatus::Healthy => HealthStatus::Healthy,

@@ -1,18 +1,29 @@
 //! The balancing policy of a cluster, in its old and its new form.
 
+use std::sync::Arc;
+
+use super::hashing::{Hashing, MAGLEV, RING, balance, consistent, maglev_size, ring_sizes};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any;
 use crate::proto::envoy::config::cluster::v3 as proto;
+use crate::proto::envoy::config::core::v3::RuntimeDouble;
 use crate::proto::envoy::extensions::load_balancing_policies as policies;
-use crate::upstream::balancer::hashing::{HashConfig, HashFunction, HashPolicy};
+use crate::proto::envoy::r#type::v3::Percent;
+use crate::upstream::balancer::hashing::HashFunction;
+use crate::upstream::balancer::least_request::LeastRequest;
 use crate::upstream::balancer::locality::LocalityPolicy;
+use crate::upstream::balancer::slow_start::SlowStart;
+use crate::upstream::balancer::subset::SubsetConfig;
+use crate::upstream::balancer::zone_aware::ZoneAware;
 use crate::upstream::balancer::{LbConfig, LbPolicy};
-use policies::common::v3::{ConsistentHashingLbConfig, LocalityLbConfig, locality_lb_config};
-use policies::least_request::v3::LeastRequest;
+use crate::upstream::host::HealthStatus;
+use policies::common::v3::{LocalityLbConfig, locality_lb_config};
+use policies::least_request::v3 as least_request;
 use policies::maglev::v3::Maglev;
 use policies::random::v3::Random;
 use policies::ring_hash::v3::{RingHash, ring_hash};
 use policies::round_robin::v3::RoundRobin;
+use policies::subset::v3::Subset;
 use policies::wrr_locality::v3::WrrLocality;
 use proto::cluster::LbPolicy as Named;
 
@@ -26,21 +37,56 @@ pub(super) struct Fields {
     pub(super) lb_policy: i32,
     pub(super) lb_config: Option<proto::cluster::LbConfig>,
     pub(super) common_lb_config: Option<proto::cluster::CommonLbConfig>,
+    pub(super) lb_subset_config: Option<proto::cluster::LbSubsetConfig>,
     pub(super) load_balancing_policy: Option<proto::LoadBalancingPolicy>,
 }
 
+/// How hosts are chosen, and of which.
+#[derive(Debug)]
+struct Choice {
+    policy: LbPolicy,
+    locality: LocalityPolicy,
+    slow_start: Option<SlowStart>,
+    subsets: Option<SubsetConfig>,
+}
+
+impl From<LbPolicy> for Choice {
+    fn from(policy: LbPolicy) -> Self {
+        Self { policy, locality: LocalityPolicy::Ignored, slow_start: None, subsets: None }
+    }
+}
+
 pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
-    let Fields { lb_policy, lb_config, common_lb_config, load_balancing_policy } = proto;
-    let mut errors = Errors::new();
     use proto::cluster::common_lb_config::LocalityConfigSpecifier;
+    let Fields { lb_policy, lb_config, common_lb_config, lb_subset_config, load_balancing_policy } =
+        proto;
+    let mut errors = Errors::new();
     let proto::cluster::CommonLbConfig {
         healthy_panic_threshold,
         consistent_hashing_lb_config,
+        ignore_new_hosts_until_first_hc,
+        override_host_status,
         locality_config_specifier,
     } = common_lb_config.unwrap_or_default();
     let common_locality = match locality_config_specifier {
         None => LocalityPolicy::Ignored,
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => LocalityPolicy::Weighted,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) => {
+            let proto::cluster::common_lb_config::ZoneAwareLbConfig {
+                routing_enabled,
+                min_cluster_size,
+                fail_traffic_on_panic,
+            } = zones;
+            let enabled = percent(routing_enabled, 100.0).at("routing_enabled.value");
+            let enabled = enabled.at("common_lb_config.zone_aware_lb_config");
+            let default = ZoneAware::default();
+            LocalityPolicy::ZoneAware(ZoneAware {
+                routing_enabled: errors.take(enabled).unwrap_or_default(),
+                min_cluster_size: min_cluster_size.unwrap_or(default.min_cluster_size),
+                fail_traffic_on_panic,
+                ..default
+            })
+        }
     };
     let hashing = consistent_hashing_lb_config.map(|config| {
         let proto::cluster::common_lb_config::ConsistentHashingLbConfig {
@@ -50,47 +96,90 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
         let hashing = balance(use_hostname_for_hashing, hash_balance_factor);
         errors.take(hashing.at("common_lb_config.consistent_hashing_lb_config"))
     });
-    let policy = match load_balancing_policy {
+    let choice = match load_balancing_policy {
         Some(policy) => errors.take(extension(policy, Place::Cluster).at("load_balancing_policy")),
         None => errors
             .take(named(lb_policy, lb_config, hashing.flatten().unwrap_or_default()))
-            .map(|policy| (policy, common_locality)),
+            .map(|choice| Choice { locality: common_locality, ..choice }),
     };
-    let mut config = LbConfig::default();
-    if let Some(threshold) = healthy_panic_threshold {
-        let threshold = threshold.value;
-        match (0.0..=100.0).contains(&threshold) {
-            true => config.panic_threshold = threshold,
-            false => errors.push(
-                "common_lb_config.healthy_panic_threshold.value",
-                Fault::out_of_range(threshold, "in 0..=100"),
-            ),
-        }
-    }
-    match policy {
-        Some((policy, locality)) if errors.is_empty() => {
-            Ok(LbConfig { policy, locality, ..config })
+    // Without selectors Envoy makes no subsets.
+    let subsets = lb_subset_config.filter(|config| !config.subset_selectors.is_empty());
+    let subsets = subsets
+        .and_then(|config| errors.take(super::subset::compile(config).at("lb_subset_config")));
+    let default = LbConfig::default();
+    let threshold = healthy_panic_threshold.map(|percent| proto_percent(percent.value));
+    let threshold = threshold.transpose().at("common_lb_config.healthy_panic_threshold.value");
+    let panic_threshold = errors.take(threshold).flatten().unwrap_or(default.panic_threshold);
+    let statuses = override_host_status.map(|set| statuses(&set.statuses)).transpose();
+    let statuses = errors.take(statuses.at("common_lb_config.override_host_status")).flatten();
+    match choice {
+        Some(Choice { policy, locality, slow_start, subsets: own }) if errors.is_empty() => {
+            Ok(LbConfig {
+                policy,
+                panic_threshold,
+                locality,
+                ignore_new_hosts: ignore_new_hosts_until_first_hc,
+                slow_start,
+                subsets: own.or(subsets).map(Arc::new),
+                override_statuses: statuses.unwrap_or(default.override_statuses),
+            })
         }
         _ => Err(errors),
     }
+}
+
+fn percent(value: Option<Percent>, default: f64) -> Result<f64, Errors> {
+    value.map_or(Ok(default), |percent| proto_percent(percent.value))
+}
+
+fn proto_percent(value: f64) -> Result<f64, Errors> {
+    match (0.0..=100.0).contains(&value) {
+        true => Ok(value),
+        false => Err(Fault::out_of_range(value, "in 0..=100").into()),
+    }
+}
+
+/// A bit for each status.
+fn statuses(statuses: &[i32]) -> Result<u8, Errors> {
+    let mut bits = 0;
+    for (index, status) in statuses.iter().enumerate() {
+        let status = fields::enumeration(*status).index(index).at("statuses")?;
+        let status: HealthStatus = super::endpoints::health_of(status);
+        bits |= 1 << status as u8;
+    }
+    Ok(bits)
 }
 
 fn named(
     policy: i32,
     config: Option<proto::cluster::LbConfig>,
     hashing: Hashing,
-) -> Result<LbPolicy, Errors> {
+) -> Result<Choice, Errors> {
     use proto::cluster::LbConfig as Options;
     let mut errors = Errors::new();
-    let mut choice = DEFAULT_CHOICES;
+    let mut least = LeastRequest::default();
+    let mut slow = [None; 2];
     let mut ring = RING;
     let mut maglev = MAGLEV;
     match config {
-        None | Some(Options::RoundRobinLbConfig(_)) => {}
+        None => {}
+        Some(Options::RoundRobinLbConfig(config)) => {
+            let proto::cluster::RoundRobinLbConfig { slow_start_config } = config;
+            let compiled = slow_start_config.map(slow_start_of).transpose();
+            slow[0] = errors.take(compiled.at("round_robin_lb_config")).flatten();
+        }
         Some(Options::LeastRequestLbConfig(config)) => {
-            let proto::cluster::LeastRequestLbConfig { choice_count } = config;
+            let proto::cluster::LeastRequestLbConfig {
+                choice_count,
+                active_request_bias,
+                slow_start_config,
+            } = config;
             let choices = choices(choice_count).at("least_request_lb_config");
-            choice = errors.take(choices).unwrap_or_default();
+            least.choices = errors.take(choices);
+            let bias = bias(active_request_bias).at("least_request_lb_config");
+            least.active_request_bias = errors.take(bias).unwrap_or_default();
+            let compiled = slow_start_config.map(slow_start_of).transpose();
+            slow[1] = errors.take(compiled.at("least_request_lb_config")).flatten();
         }
         Some(Options::RingHashLbConfig(config)) => {
             use proto::cluster::ring_hash_lb_config::HashFunction as Named;
@@ -115,40 +204,79 @@ fn named(
         }
     }
     let refused = |name: &str| {
-        let text = format!("{name} is not supported yet; use ROUND_ROBIN, RANDOM or LEAST_REQUEST");
+        let text = format!("{name} is not supported; use ROUND_ROBIN, RANDOM or LEAST_REQUEST");
         Err(Errors::from(Fault::unsupported(text)).at("lb_policy"))
     };
-    let policy = match fields::enumeration(policy).at("lb_policy") {
+    let [slow_round_robin, slow_least_request] = slow;
+    let choice = match fields::enumeration(policy).at("lb_policy") {
         Err(error) => Err(error),
-        Ok(Named::RoundRobin) => Ok(LbPolicy::RoundRobin),
-        Ok(Named::Random) => Ok(LbPolicy::Random),
-        Ok(Named::LeastRequest) => Ok(LbPolicy::LeastRequest { choices: choice }),
-        Ok(Named::RingHash) => Ok(hashing.with(ring)),
-        Ok(Named::Maglev) => Ok(hashing.with(maglev)),
+        Ok(Named::RoundRobin) => {
+            Ok(Choice { slow_start: slow_round_robin, ..LbPolicy::RoundRobin.into() })
+        }
+        Ok(Named::Random) => Ok(LbPolicy::Random.into()),
+        Ok(Named::LeastRequest) => {
+            Ok(Choice { slow_start: slow_least_request, ..LbPolicy::LeastRequest(least).into() })
+        }
+        Ok(Named::RingHash) => Ok(hashing.with(ring).into()),
+        Ok(Named::Maglev) => Ok(hashing.with(maglev).into()),
         Ok(Named::ClusterProvided) => refused("CLUSTER_PROVIDED"),
         Ok(Named::LoadBalancingPolicyConfig) => {
             let fault = Fault::Conflict("lb_policy LOAD_BALANCING_POLICY_CONFIG needs it".into());
             Err(Errors::from(fault).at("load_balancing_policy"))
         }
     };
-    match errors.take(policy) {
-        Some(policy) if errors.is_empty() => Ok(policy),
+    match errors.take(choice) {
+        Some(choice) if errors.is_empty() => Ok(choice),
         _ => Err(errors),
     }
 }
 
-/// Where a policy stands. Those of localities do not stand within another, however often.
+fn slow_start_of(proto: proto::cluster::SlowStartConfig) -> Result<SlowStart, Errors> {
+    let proto::cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent } =
+        proto;
+    slow_start((slow_start_window, aggression, min_weight_percent)).at("slow_start_config")
+}
+
+fn slow_start(
+    (window, aggression, least): (
+        Option<prost_types::Duration>,
+        Option<RuntimeDouble>,
+        Option<Percent>,
+    ),
+) -> Result<SlowStart, Errors> {
+    let window = fields::required(window)
+        .and_then(|window| fields::positive_duration(&window))
+        .at("slow_start_window")?;
+    // Without a runtime the default is the value.
+    let aggression = aggression.map_or(1.0, |RuntimeDouble { default_value, .. }| default_value);
+    if !(aggression.is_finite() && aggression > 0.0) {
+        let fault = Fault::out_of_range(aggression, "more than 0");
+        return Err(Errors::from(fault).at("aggression.default_value"));
+    }
+    let least = percent(least, 10.0).at("min_weight_percent.value")? / 100.0;
+    Ok(SlowStart { window, aggression, least })
+}
+
+fn bias(proto: Option<RuntimeDouble>) -> Result<f64, Errors> {
+    let bias = proto.map_or(1.0, |RuntimeDouble { default_value, .. }| default_value);
+    match bias.is_finite() && bias >= 0.0 {
+        true => Ok(bias),
+        false => {
+            let fault = Fault::out_of_range(bias, "0 or more");
+            Err(Errors::from(fault).at("active_request_bias.default_value"))
+        }
+    }
+}
+
+/// Where a policy stands. Those of localities and subsets do not stand within another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Cluster,
-    WithinLocality,
+    Within,
 }
 
-/// A policy and how it spreads over localities.
-type Spread = (LbPolicy, LocalityPolicy);
-
 /// The first policy that is known; those before it are for other proxies.
-fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Result<Spread, Errors> {
+fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Result<Choice, Errors> {
     let proto::LoadBalancingPolicy { policies } = proto;
     let mut unknown = Vec::new();
     for (index, policy) in policies.into_iter().enumerate() {
@@ -175,23 +303,25 @@ fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Result<Spread, 
 }
 
 /// The policy, or the name of one that is not known.
-fn known(config: &prost_types::Any, place: Place) -> Result<Result<Spread, String>, Errors> {
+fn known(config: &prost_types::Any, place: Place) -> Result<Result<Choice, String>, Errors> {
     let undecodable = |e: any::UnpackError| Errors::from(Fault::Undecodable(e.to_string()));
     let name = any::effective_type(config).map_err(undecodable)?;
     let policy = match &*name {
         "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
-            let RoundRobin { locality_lb_config } = any::unpack(config).map_err(undecodable)?;
-            (LbPolicy::RoundRobin, locality(locality_lb_config))
+            let RoundRobin { slow_start_config, locality_lb_config } =
+                any::unpack(config).map_err(undecodable)?;
+            Choice {
+                locality: locality(locality_lb_config)?,
+                slow_start: slow_start_config.map(slow_start_extension).transpose()?,
+                ..LbPolicy::RoundRobin.into()
+            }
         }
         "envoy.extensions.load_balancing_policies.random.v3.Random" => {
             let Random { locality_lb_config } = any::unpack(config).map_err(undecodable)?;
-            (LbPolicy::Random, locality(locality_lb_config))
+            Choice { locality: locality(locality_lb_config)?, ..LbPolicy::Random.into() }
         }
         "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
-            let LeastRequest { choice_count, locality_lb_config } =
-                any::unpack(config).map_err(undecodable)?;
-            let policy = LbPolicy::LeastRequest { choices: choices(choice_count)? };
-            (policy, locality(locality_lb_config))
+            least_request_extension(any::unpack(config).map_err(undecodable)?)?
         }
         "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
             ring_hash(any::unpack(config).map_err(undecodable)?)?
@@ -200,30 +330,94 @@ fn known(config: &prost_types::Any, place: Place) -> Result<Result<Spread, Strin
             let Maglev { table_size, consistent_hashing_lb_config, locality_weighted_lb_config } =
                 any::unpack(config).map_err(undecodable)?;
             let hashing = consistent(consistent_hashing_lb_config)?;
-            (hashing.with(maglev_size(table_size)?), weighted(locality_weighted_lb_config))
+            Choice {
+                locality: weighted(locality_weighted_lb_config),
+                ..hashing.with(maglev_size(table_size)?).into()
+            }
         }
         "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality"
             if place == Place::Cluster =>
         {
             let WrrLocality { endpoint_picking_policy } =
                 any::unpack(config).map_err(undecodable)?;
-            let (policy, _) = fields::required(endpoint_picking_policy)
-                .and_then(|policy| extension(policy, Place::WithinLocality))
+            let choice = fields::required(endpoint_picking_policy)
+                .and_then(|policy| extension(policy, Place::Within))
                 .at("endpoint_picking_policy")?;
-            (policy, LocalityPolicy::Weighted)
+            Choice { locality: LocalityPolicy::Weighted, ..choice }
+        }
+        "envoy.extensions.load_balancing_policies.subset.v3.Subset" if place == Place::Cluster => {
+            let mut proto: Subset = any::unpack(config).map_err(undecodable)?;
+            let inner = fields::required(proto.subset_lb_policy.take())
+                .and_then(|policy| extension(policy, Place::Within))
+                .at("subset_lb_policy")?;
+            Choice { subsets: Some(super::subset::extension(proto)?), ..inner }
         }
         other => return Ok(Err(other.to_owned())),
     };
     Ok(Ok(policy))
 }
 
-fn locality(config: Option<LocalityLbConfig>) -> LocalityPolicy {
-    use locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig;
+fn slow_start_extension(proto: policies::common::v3::SlowStartConfig) -> Result<SlowStart, Errors> {
+    let policies::common::v3::SlowStartConfig { slow_start_window, aggression, min_weight_percent } =
+        proto;
+    slow_start((slow_start_window, aggression, min_weight_percent)).at("slow_start_config")
+}
+
+fn least_request_extension(proto: least_request::LeastRequest) -> Result<Choice, Errors> {
+    use least_request::least_request::SelectionMethod;
+    let least_request::LeastRequest {
+        choice_count,
+        active_request_bias,
+        slow_start_config,
+        locality_lb_config,
+        selection_method,
+    } = proto;
+    let drawn = choices(choice_count)?;
+    let choices = match fields::enumeration(selection_method).at("selection_method")? {
+        SelectionMethod::NChoices => Some(drawn),
+        SelectionMethod::FullScan => None,
+    };
+    let policy = LeastRequest { choices, active_request_bias: bias(active_request_bias)? };
+    Ok(Choice {
+        locality: locality(locality_lb_config)?,
+        slow_start: slow_start_config.map(slow_start_extension).transpose()?,
+        ..LbPolicy::LeastRequest(policy).into()
+    })
+}
+
+fn locality(config: Option<LocalityLbConfig>) -> Result<LocalityPolicy, Errors> {
+    use locality_lb_config::LocalityConfigSpecifier::{
+        LocalityWeightedLbConfig, ZoneAwareLbConfig,
+    };
+    use locality_lb_config::zone_aware_lb_config::{ForceLocalZone, LocalityBasis};
     let LocalityLbConfig { locality_config_specifier } = config.unwrap_or_default();
-    match locality_config_specifier {
+    Ok(match locality_config_specifier {
         None => LocalityPolicy::Ignored,
         Some(LocalityWeightedLbConfig(_)) => LocalityPolicy::Weighted,
-    }
+        Some(ZoneAwareLbConfig(zones)) => {
+            let locality_lb_config::ZoneAwareLbConfig {
+                routing_enabled,
+                min_cluster_size,
+                fail_traffic_on_panic,
+                force_local_zone,
+                locality_basis,
+            } = zones;
+            let default = ZoneAware::default();
+            let path = "locality_lb_config.zone_aware_lb_config";
+            let enabled = percent(routing_enabled, 100.0).at("routing_enabled.value").at(path)?;
+            let basis = fields::enumeration::<LocalityBasis>(locality_basis)
+                .at("locality_basis")
+                .at(path)?;
+            let least = |ForceLocalZone { min_size }| min_size.unwrap_or(1);
+            LocalityPolicy::ZoneAware(ZoneAware {
+                routing_enabled: enabled,
+                min_cluster_size: min_cluster_size.unwrap_or(default.min_cluster_size),
+                fail_traffic_on_panic,
+                force_local_min_size: force_local_zone.map(least),
+                by_weight: basis == LocalityBasis::HealthyHostsWeight,
+            })
+        }
+    })
 }
 
 fn weighted(config: Option<locality_lb_config::LocalityWeightedLbConfig>) -> LocalityPolicy {
@@ -243,43 +437,7 @@ fn choices(count: Option<u32>) -> Result<u32, Errors> {
     }
 }
 
-/// `minimum_ring_size`, `maximum_ring_size` and `table_size` unless set.
-const RING: HashPolicy = HashPolicy::RingHash {
-    minimum_size: 1024,
-    maximum_size: MAX_RING,
-    function: HashFunction::XxHash,
-};
-const MAGLEV: HashPolicy = HashPolicy::Maglev { table_size: 65_537 };
-const MAX_RING: u64 = 8 << 20;
-const MAX_TABLE: u32 = 5_000_011;
-
-/// What both policies that hash have in common.
-#[derive(Debug, Clone, Copy, Default)]
-struct Hashing {
-    use_hostname: bool,
-    balance_factor: Option<u32>,
-}
-
-impl Hashing {
-    fn with(self, policy: HashPolicy) -> LbPolicy {
-        let Self { use_hostname, balance_factor } = self;
-        LbPolicy::Hash(HashConfig { policy, use_hostname, balance_factor })
-    }
-}
-
-fn balance(use_hostname: bool, factor: Option<u32>) -> Result<Hashing, Errors> {
-    let factor = factor.map(|factor| fields::in_range(factor, 100..=u32::MAX));
-    let balance_factor = factor.transpose().at("hash_balance_factor")?;
-    Ok(Hashing { use_hostname, balance_factor })
-}
-
-fn consistent(proto: Option<ConsistentHashingLbConfig>) -> Result<Hashing, Errors> {
-    let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } =
-        proto.unwrap_or_default();
-    balance(use_hostname_for_hashing, hash_balance_factor).at("consistent_hashing_lb_config")
-}
-
-fn ring_hash(proto: RingHash) -> Result<Spread, Errors> {
+fn ring_hash(proto: RingHash) -> Result<Choice, Errors> {
     let RingHash {
         hash_function,
         minimum_ring_size,
@@ -301,46 +459,5 @@ fn ring_hash(proto: RingHash) -> Result<Spread, Errors> {
         None => balance(use_hostname_for_hashing, hash_balance_factor)?,
     };
     let policy = hashing.with(ring_sizes(minimum_ring_size, maximum_ring_size, function)?);
-    Ok((policy, weighted(locality_weighted_lb_config)))
-}
-
-fn ring_sizes(
-    minimum: Option<u64>,
-    maximum: Option<u64>,
-    function: HashFunction,
-) -> Result<HashPolicy, Errors> {
-    let mut errors = Errors::new();
-    let mut size = |value: Option<u64>, default: u64, field: &'static str| {
-        let value = value.unwrap_or(default);
-        if value > MAX_RING {
-            errors.push(field, Fault::out_of_range(value, format!("in 0..={MAX_RING}")));
-        }
-        value
-    };
-    let maximum_size = size(maximum, MAX_RING, "maximum_ring_size");
-    let minimum_size = size(minimum, maximum_size.min(1024), "minimum_ring_size");
-    if minimum_size > maximum_size {
-        let text = format!("{minimum_size} is more than maximum_ring_size, {maximum_size}");
-        errors.push("minimum_ring_size", Fault::Conflict(text.into()));
-    }
-    errors.finish()?;
-    Ok(HashPolicy::RingHash { minimum_size, maximum_size: maximum_size.max(1), function })
-}
-
-fn maglev_size(size: Option<u64>) -> Result<HashPolicy, Errors> {
-    let Some(size) = size else { return Ok(MAGLEV) };
-    let in_range = u32::try_from(size).ok().filter(|size| (2..=MAX_TABLE).contains(size));
-    let is_prime =
-        |size: &u32| (2..).take_while(|n| n * n <= *size).all(|n| !size.is_multiple_of(n));
-    match in_range {
-        None => {
-            let fault = Fault::out_of_range(size, format!("in 2..={MAX_TABLE}"));
-            Err(Errors::from(fault).at("table_size"))
-        }
-        Some(size) if !is_prime(&size) => {
-            let fault = Fault::Conflict(format!("{size} is not a prime number").into());
-            Err(Errors::from(fault).at("table_size"))
-        }
-        Some(table_size) => Ok(HashPolicy::Maglev { table_size }),
-    }
+    Ok(Choice { locality: weighted(locality_weighted_lb_config), ..policy.into() })
 }

@@ -2,10 +2,12 @@
 
 mod connection;
 mod endpoints;
+mod hashing;
 mod health;
 mod lb;
 mod outlier;
 mod protocol;
+mod subset;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +18,13 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::balancer::locality::LocalityPolicy;
 use super::breaker::{Breakers, Limits, RetryBudget};
 use super::dns::{DnsResolver, DnsSettings, FailureRate, LookupFamily};
 use super::health::HealthChecks;
 use super::hosts::{Endpoints, HostSet};
 use super::outlier::Outlier;
+use super::zone::LocalZone;
 use super::{Cluster, Discovery, EdsConfig};
 use crate::config::{Errors, Fault, OrFault, fields, source};
 use crate::proto::any;
@@ -41,6 +45,8 @@ pub struct CompileContext {
     pub telemetry: Telemetry,
     /// Resolves the names of DNS clusters; clones share one.
     pub resolver: DnsResolver,
+    /// Where this proxy runs, if it is said of which cluster it is.
+    pub zone: Option<Arc<LocalZone>>,
 }
 
 impl Cluster {
@@ -73,6 +79,7 @@ impl Cluster {
             common_http_protocol_options,
             load_assignment,
             lb_config,
+            lb_subset_config,
             typed_extension_protocol_options,
             respect_dns_ttl,
             load_balancing_policy,
@@ -94,6 +101,7 @@ impl Cluster {
             lb_policy,
             lb_config,
             common_lb_config,
+            lb_subset_config,
             load_balancing_policy,
         }));
         let limits = errors.take(thresholds(circuit_breakers).at("circuit_breakers"));
@@ -144,6 +152,8 @@ impl Cluster {
             Box::new(HealthChecks::new(config, stats))
         });
         let usage = cx.telemetry.group(Scope::cluster(&name).part("circuit_breakers"));
+        let subsets = lb.subsets.is_some();
+        let zones = matches!(lb.locality, LocalityPolicy::ZoneAware(_));
         let cluster = Self {
             name,
             discovery,
@@ -152,6 +162,9 @@ impl Cluster {
             breakers: Breakers::new(usage, limits[0], limits[1]),
             outlier,
             health,
+            subset_stats: subsets.then(|| cx.telemetry.group(scope.clone())),
+            zone_stats: zones.then(|| cx.telemetry.group(scope.clone())),
+            zone: cx.zone.clone(),
             stats: cx.telemetry.group(scope),
             hosts: ArcSwap::from_pointee(HostSet::default()),
             updating: Mutex::new(()),
