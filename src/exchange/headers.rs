@@ -1,6 +1,6 @@
 //! Header names we act on, and the ones that never pass a hop.
 
-use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// `X-Forwarded-For`: the chain of client addresses.
@@ -58,6 +58,23 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
         name.as_str(),
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te"
     )
+}
+
+/// The value of a request's cookie, without quotes.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let pairs =
+        headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+    for pair in pairs {
+        let mut parts = pair.splitn(2, |b| *b == b'=');
+        if parts.next()?.trim_ascii() == name.as_bytes()
+            && let Some(value) = parts.next()
+        {
+            let value = value.trim_ascii();
+            let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+            return Some(quoted.unwrap_or(value));
+        }
+    }
+    None
 }
 
 #[cfg(test)]

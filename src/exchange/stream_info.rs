@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::task::AtomicWaker;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
@@ -154,10 +155,10 @@ pub trait OnStreamEnd: Send + Sync + 'static {
 }
 
 /// A host that goes before the balancer's choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverrideHost {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address; the first that is a host of the request's cluster counts.
+    pub addresses: SmallVec<[SocketAddr; 1]>,
     /// If it cannot take the request, none shall.
     pub strict: bool,
 }
@@ -193,7 +194,7 @@ pub struct StreamInfo {
     /// The address of the host that answered, or was tried last.
     pub upstream_host: Option<SocketAddr>,
     /// The host that the request's session is pinned to, which goes before the balancer's choice.
-    pub override_host: Option<OverrideHost>,
+    pub override_host: Option<Box<OverrideHost>>,
     /// The cluster the route chose.
     pub upstream_cluster: Option<Arc<str>>,
     /// The matched route, pinned for the whole exchange: a `route::Route`, which lies on a higher

@@ -18,14 +18,12 @@ use crate::exchange::{
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::buffer::v3 as proto;
 
-const NAME: &str = "envoy.filters.http.buffer";
-
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.buffer.v3.Buffer",
     terminal: false,
-    compile: |config| {
+    compile: |config, cx| {
         let message = unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
-        Ok(Arc::new(Buffer { limit: compile(&message)? }))
+        Ok(Arc::new(Buffer { name: Arc::clone(&cx.name), limit: compile(&message)? }))
     },
 };
 
@@ -49,6 +47,8 @@ pub(super) const OVERRIDE: OverrideRegistration = OverrideRegistration {
 
 #[derive(Debug, Clone)]
 struct Buffer {
+    /// By which routes refer to it.
+    name: Arc<str>,
     /// Bytes.
     limit: u32,
 }
@@ -73,7 +73,7 @@ impl FilterFactory for Buffer {
 
 impl Filter for Buffer {
     async fn call(&self, request: Request, next: &HttpService) -> Result<Response, StreamReset> {
-        let route = route_config::<RouteBuffer>(&request.stream, NAME);
+        let route = route_config::<RouteBuffer>(&request.stream, &self.name);
         let limit = match route.as_deref() {
             Some(RouteBuffer::Disabled) => return next.send(request).await,
             Some(RouteBuffer::Limit(limit)) => *limit,

@@ -19,15 +19,14 @@ use crate::proto::envoy::config::core::v3::{
 };
 use crate::proto::envoy::extensions::filters::http::header_mutation::v3 as proto;
 
-const NAME: &str = "envoy.filters.http.header_mutation";
-
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
     terminal: false,
-    compile: |config| {
+    compile: |config, cx| {
         let proto::HeaderMutation { mutations } = decode(config)?;
         let mutations = compile(mutations.unwrap_or_default()).at("mutations")?;
-        Ok(Arc::new(HeaderMutation(Arc::new(mutations))))
+        let name = Arc::clone(&cx.name);
+        Ok(Arc::new(HeaderMutation { name, mutations: Arc::new(mutations) }))
     },
 };
 
@@ -42,7 +41,11 @@ pub(super) const OVERRIDE: OverrideRegistration = OverrideRegistration {
 
 /// The filter, and its own factory: it has no state.
 #[derive(Debug, Clone)]
-struct HeaderMutation(Arc<Mutations>);
+struct HeaderMutation {
+    /// By which routes refer to it.
+    name: Arc<str>,
+    mutations: Arc<Mutations>,
+}
 
 #[derive(Debug)]
 struct Mutations {
@@ -87,16 +90,16 @@ impl FilterFactory for HeaderMutation {
 
 impl HeadFilter for HeaderMutation {
     fn on_request(&self, stream: &mut StreamInfo, head: &mut RequestHead) -> Flow {
-        self.0.request.iter().for_each(|mutation| mutation.apply(&mut head.headers));
-        if let Some(route) = route_config::<Mutations>(stream, NAME) {
+        self.mutations.request.iter().for_each(|mutation| mutation.apply(&mut head.headers));
+        if let Some(route) = route_config::<Mutations>(stream, &self.name) {
             route.request.iter().for_each(|mutation| mutation.apply(&mut head.headers));
         }
         Flow::Continue
     }
 
     fn on_response(&self, stream: &mut StreamInfo, head: &mut ResponseHead, _: &mut Body) {
-        self.0.response.iter().for_each(|mutation| mutation.apply(&mut head.headers));
-        if let Some(route) = route_config::<Mutations>(stream, NAME) {
+        self.mutations.response.iter().for_each(|mutation| mutation.apply(&mut head.headers));
+        if let Some(route) = route_config::<Mutations>(stream, &self.name) {
             route.response.iter().for_each(|mutation| mutation.apply(&mut head.headers));
         }
     }

@@ -12,17 +12,21 @@ pub mod chain;
 pub mod header_mutation;
 pub mod registry;
 pub mod router;
+pub mod session;
+pub mod stateful_session;
 
 use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
+use self::session::SessionTables;
 use crate::exchange::deadline::Deadlines;
 use crate::exchange::{
     Body, Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFuture,
     ResponseHead, StreamInfo, StreamReset,
 };
 use crate::route::{FilterOverride, Route};
+use crate::telemetry::Telemetry;
 use crate::upstream::ClusterManager;
 
 /// What a worker lends to the stages of its chains.
@@ -32,6 +36,10 @@ pub struct WorkerContext {
     pub clusters: ClusterManager,
     /// The worker's timers.
     pub deadlines: Deadlines,
+    /// Where sessions are kept, shared by the workers.
+    pub sessions: SessionTables,
+    /// Where filters count.
+    pub telemetry: Telemetry,
 }
 
 /// What a [`HeadFilter`] wants done with a request.

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use prost_types::Any;
 
 use super::chain::{FilterChain, Gate};
-use super::{FilterFactory, buffer, header_mutation, router};
+use super::{FilterFactory, buffer, header_mutation, router, session, stateful_session};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::effective_type;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+
+/// A compiled filter.
+type Factory = Arc<dyn FilterFactory>;
 
 /// A filter that listeners can name by the type of its configuration.
 pub struct Registration {
@@ -20,7 +23,16 @@ pub struct Registration {
     /// Must this filter, and only this, end the chain?
     pub terminal: bool,
     /// Compiles the configuration.
-    pub compile: fn(&Any) -> Result<Arc<dyn FilterFactory>, Errors>,
+    pub compile: fn(&Any, &FilterContext) -> Result<Factory, Errors>,
+}
+
+/// Where a filter stands.
+#[derive(Debug, Clone)]
+pub struct FilterContext {
+    /// Its name in the listener, by which routes refer to it.
+    pub name: Arc<str>,
+    /// `HttpConnectionManager.stat_prefix`
+    pub stat_prefix: Arc<str>,
 }
 
 /// Options that routes can have for a filter, by the type of their message.
@@ -31,14 +43,23 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-const FILTERS: [Registration; 3] =
-    [buffer::REGISTRATION, header_mutation::REGISTRATION, router::REGISTRATION];
+const FILTERS: [Registration; 5] = [
+    buffer::REGISTRATION,
+    header_mutation::REGISTRATION,
+    session::REGISTRATION,
+    stateful_session::REGISTRATION,
+    router::REGISTRATION,
+];
 
-const OVERRIDES: [OverrideRegistration; 2] = [buffer::OVERRIDE, header_mutation::OVERRIDE];
+const OVERRIDES: [OverrideRegistration; 3] =
+    [buffer::OVERRIDE, header_mutation::OVERRIDE, stateful_session::OVERRIDE];
 
 /// Compiles the filters of a connection manager. Unknown filters that are optional are left out and
 /// named in the second part of the answer.
-pub fn compile_chain(filters: &[hcm::HttpFilter]) -> Result<(FilterChain, Vec<String>), Errors> {
+pub fn compile_chain(
+    filters: &[hcm::HttpFilter],
+    stat_prefix: &Arc<str>,
+) -> Result<(FilterChain, Vec<String>), Errors> {
     let mut errors = Errors::new();
     let mut entries = Vec::with_capacity(filters.len());
     let mut skipped = Vec::new();
@@ -48,7 +69,7 @@ pub fn compile_chain(filters: &[hcm::HttpFilter]) -> Result<(FilterChain, Vec<St
             errors.take::<()>(Err(Fault::Duplicate(filter.name.clone())).at("name").index(i));
         }
         let last = i + 1 == filters.len();
-        match errors.take(compile_filter(filter, last).index(i)) {
+        match errors.take(compile_filter(filter, stat_prefix, last).index(i)) {
             Some(Compiled::Filter(gate, factory)) => entries.push((gate, factory)),
             Some(Compiled::Skipped(kind)) => skipped.push(kind),
             None => {}
@@ -62,11 +83,15 @@ pub fn compile_chain(filters: &[hcm::HttpFilter]) -> Result<(FilterChain, Vec<St
 }
 
 enum Compiled {
-    Filter(Gate, Arc<dyn FilterFactory>),
+    Filter(Gate, Factory),
     Skipped(String),
 }
 
-fn compile_filter(filter: &hcm::HttpFilter, last: bool) -> Result<Compiled, Errors> {
+fn compile_filter(
+    filter: &hcm::HttpFilter,
+    stat_prefix: &Arc<str>,
+    last: bool,
+) -> Result<Compiled, Errors> {
     let hcm::HttpFilter { name, is_optional, disabled, config_type } = filter;
     let name = fields::non_empty(name).at("name")?;
     let Some(hcm::http_filter::ConfigType::TypedConfig(config)) = config_type else {
@@ -92,7 +117,8 @@ fn compile_filter(filter: &hcm::HttpFilter, last: bool) -> Result<Compiled, Erro
             Errors::from(Fault::invalid("true", "the router cannot be disabled")).at("disabled")
         );
     }
-    let factory = (registration.compile)(config).at("typed_config")?;
+    let cx = FilterContext { name: Arc::clone(&name), stat_prefix: Arc::clone(stat_prefix) };
+    let factory = (registration.compile)(config, &cx).at("typed_config")?;
     Ok(Compiled::Filter(Gate { name, disabled: *disabled }, factory))
 }
 

@@ -186,7 +186,9 @@ pub fn compile(
     let stat_prefix = errors.take(fields::non_empty(&stat_prefix).at("stat_prefix"));
     let codec = errors.take(compile_codec(codec_type).at("codec_type"));
     let routes = errors.take(compile_routes(route_specifier));
-    let filters = errors.take(registry::compile_chain(&http_filters).at("http_filters"));
+    let prefix = stat_prefix.clone().unwrap_or_default();
+    let filters = registry::compile_chain(&http_filters, &prefix).at("http_filters");
+    let filters = errors.take(filters);
     let common = common_http_protocol_options.unwrap_or_default();
     let common = errors.take(compile_common(common).at("common_http_protocol_options"));
     let http1 = errors

@@ -1,10 +1,10 @@
 //! The hash of a request, by which consistent balancers choose: `RouteAction.hash_policy`.
 
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::exchange::RequestHead;
+use crate::exchange::headers::cookie;
 
 /// What of a request its host is chosen by; the parts that are there make the hash together.
 #[derive(Debug)]
@@ -97,23 +97,6 @@ fn header(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
 fn parameter(query: Option<&str>, name: &str) -> Option<u64> {
     let mut pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.find(|(found, _)| *found == name).map(|(_, value)| xxh64(value.as_bytes(), 0))
-}
-
-/// The value of a request's cookie, without quotes.
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let pairs =
-        headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
-    for pair in pairs {
-        let mut parts = pair.splitn(2, |b| *b == b'=');
-        if parts.next()?.trim_ascii() == name.as_bytes()
-            && let Some(value) = parts.next()
-        {
-            let value = value.trim_ascii();
-            let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-            return Some(quoted.unwrap_or(value));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

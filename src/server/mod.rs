@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::admin::{self, Admin, Running};
 use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
+use crate::filter::session::SessionTables;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
@@ -142,8 +143,13 @@ impl Builder {
         stats.concurrency.set(i64::try_from(workers).unwrap_or(i64::MAX));
         let (phase, _) = watch::channel(Phase::Serving);
         let progress = Arc::new(Progress::new(control.snapshots(), workers));
-        let start =
-            WorkerStart { drain_time, control: &control, phase: &phase, progress: &progress };
+        let start = WorkerStart {
+            telemetry: &telemetry,
+            drain_time,
+            control: &control,
+            phase: &phase,
+            progress: &progress,
+        };
         let workers = start.workers(workers)?;
         let (quit, quit_asked) = watch::channel(false);
         let admin = match bootstrap.admin {
@@ -171,6 +177,7 @@ impl Builder {
 
 /// What every worker is started with.
 struct WorkerStart<'a> {
+    telemetry: &'a Telemetry,
     drain_time: Duration,
     control: &'a Control,
     phase: &'a watch::Sender<Phase>,
@@ -180,10 +187,13 @@ struct WorkerStart<'a> {
 impl WorkerStart<'_> {
     fn workers(&self, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
         let connection_ids = ConnectionIds::default();
+        let sessions = SessionTables::new(self.telemetry.clone());
         let start = |index| {
             worker::spawn(WorkerOptions {
                 index,
                 snapshots: self.control.snapshots(),
+                sessions: sessions.clone(),
+                telemetry: self.telemetry.clone(),
                 phase: self.phase.subscribe(),
                 drain_time: self.drain_time,
                 connection_ids: connection_ids.clone(),

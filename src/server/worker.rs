@@ -13,9 +13,11 @@ use tokio::time::Instant;
 
 use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
+use crate::filter::session::SessionTables;
 use crate::listener::Listeners;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
+use crate::telemetry::Telemetry;
 use crate::upstream::ClusterManager;
 
 /// What the server wants of its workers.
@@ -41,6 +43,10 @@ pub(super) struct WorkerOptions {
     pub(super) index: usize,
     /// The configuration.
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What the workers share.
+    pub(super) sessions: SessionTables,
+    /// Where things are counted.
+    pub(super) telemetry: Telemetry,
     /// The server's phase.
     pub(super) phase: watch::Receiver<Phase>,
     /// How long connections of a replaced listener may go on.
@@ -95,12 +101,20 @@ pub(super) fn spawn(options: WorkerOptions) -> std::io::Result<JoinHandle<()>> {
 }
 
 async fn run(options: WorkerOptions) {
-    let WorkerOptions { index, mut snapshots, mut phase, drain_time, connection_ids, progress } =
-        options;
+    let WorkerOptions {
+        index,
+        mut snapshots,
+        sessions,
+        telemetry,
+        mut phase,
+        drain_time,
+        connection_ids,
+        progress,
+    } = options;
     let deadlines = Deadlines::default();
     let clusters = ClusterManager::new(Arc::default());
     tokio::spawn(deadlines.clone().run());
-    let cx = WorkerContext { clusters: clusters.clone(), deadlines };
+    let cx = WorkerContext { clusters: clusters.clone(), deadlines, sessions, telemetry };
     let mut listeners = Listeners::new(index, cx, connection_ids, drain_time);
     loop {
         tokio::select! {

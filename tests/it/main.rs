@@ -36,6 +36,8 @@ mod robustness;
 #[cfg(test)]
 mod routes;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod static_config;
 #[cfg(test)]
 mod xds_connection;

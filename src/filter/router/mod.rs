@@ -36,7 +36,7 @@ use tries::Wanted;
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.router.v3.Router",
     terminal: true,
-    compile: |config| {
+    compile: |config, _| {
         let proto::Router { suppress_envoy_headers } =
             unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
         Ok(Arc::new(RouterConfig { envoy_headers: !suppress_envoy_headers }))
@@ -128,7 +128,7 @@ impl Router {
         let cx = LbContext {
             hash: hashed.hash,
             metadata: forward.metadata_match(),
-            override_host: stream.override_host,
+            override_host: stream.override_host.as_deref(),
         };
         let Ok(host) = cluster.choose(&cx) else {
             route.record_request(&head, &mut stream);

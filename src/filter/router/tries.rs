@@ -55,7 +55,8 @@ impl Router {
         let times = Times::of(forward, asked);
         let mut plan = Plan::new(forward.retry_policy(), asked, &head);
         let metadata = forward.metadata_match();
-        let cx = LbContext { hash, metadata, override_host: stream.override_host };
+        let pinned = stream.override_host.take();
+        let cx = LbContext { hash, metadata, override_host: pinned.as_deref() };
         let Ok(mut host) = cluster.choose(&cx) else {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));

@@ -115,7 +115,7 @@ pub struct LbContext<'a> {
     /// What the route wants of the host's metadata.
     pub metadata: Option<&'a MetadataMatch>,
     /// The host that the request's session is pinned to.
-    pub override_host: Option<OverrideHost>,
+    pub override_host: Option<&'a OverrideHost>,
 }
 
 /// No host can take the request: Envoy's `UH`.
@@ -195,7 +195,7 @@ impl Balancer {
         let State { set, counts, whole, parts, random } = &mut *state;
         let set = set.as_ref().ok_or(NoHost)?;
         if let Some(wanted) = cx.override_host {
-            match set.by_address(wanted.address) {
+            match wanted.addresses.iter().find_map(|address| set.by_address(*address)) {
                 Some(host) if self.may_override(host) => return Ok(Arc::clone(host)),
                 _ if wanted.strict => return Err(NoHost),
                 _ => {}

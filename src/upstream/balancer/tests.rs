@@ -119,17 +119,19 @@ fn a_pinned_host_goes_before_the_policy_while_it_may() {
     let hosts = set(&[(0, Unknown, 1), (0, Unknown, 1), (0, Draining, 1)]);
     let choosing = balancer(LbConfig::default());
     choosing.follow(&hosts);
-    let pinned = |host: usize, strict| {
-        let address = hosts.priorities[0].hosts[host].address();
-        LbContext { override_host: Some(OverrideHost { address, strict }), ..LbContext::default() }
+    let pinned = |choosing: &Balancer, host: usize, strict| {
+        let addresses = [hosts.priorities[0].hosts[host].address()].into_iter().collect();
+        let wanted = OverrideHost { addresses, strict };
+        let cx = LbContext { override_host: Some(&wanted), ..LbContext::default() };
+        chosen(choosing, &cx, 10)
     };
-    assert_eq!(chosen(&choosing, &pinned(1, false), 10), BTreeMap::from([(2, 10)]));
-    assert_eq!(chosen(&choosing, &pinned(2, false), 10).len(), 2, "it drains: any other");
-    assert_eq!(chosen(&choosing, &pinned(2, true), 10).len(), 0);
+    assert_eq!(pinned(&choosing, 1, false), BTreeMap::from([(2, 10)]));
+    assert_eq!(pinned(&choosing, 2, false).len(), 2, "it drains: any other");
+    assert_eq!(pinned(&choosing, 2, true).len(), 0);
     let draining = LbConfig { override_statuses: 1 << Draining as u8, ..LbConfig::default() };
     let choosing = balancer(draining);
     choosing.follow(&hosts);
-    assert_eq!(chosen(&choosing, &pinned(2, false), 10), BTreeMap::from([(3, 10)]));
+    assert_eq!(pinned(&choosing, 2, false), BTreeMap::from([(3, 10)]));
 }
 
 mod subsets {

@@ -11,7 +11,7 @@ pub(crate) mod scripted;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 
-pub(crate) use client::{Http1, Http2, get, request};
+pub(crate) use client::{Answer, Http1, Http2, get, request};
 pub(crate) use control::Plane;
 pub(crate) use origin_script::{Ending, Script};
 pub(crate) use process::run;
