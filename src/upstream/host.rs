@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::health::{CheckTarget, Health};
+use super::load_report::Reports;
 use super::outlier::Monitor;
 
 /// Where a group of hosts runs: `config.core.v3.Locality`.
@@ -117,6 +118,9 @@ pub struct Host {
     address: SocketAddr,
     hostname: Arc<str>,
     weight: AtomicU32,
+    /// By the load that it reports; 0 if it does not.
+    reported_weight: AtomicU32,
+    reports: OnceLock<Box<Reports>>,
     health: AtomicU8,
     checked: AtomicU8,
     /// When it last began to be healthy, in nanoseconds since the first host of the process.
@@ -137,6 +141,8 @@ impl Host {
             address,
             hostname,
             weight: AtomicU32::new(weight.max(1)),
+            reported_weight: AtomicU32::new(0),
+            reports: OnceLock::new(),
             health: AtomicU8::new(health as u8),
             checked: AtomicU8::new(Health::Healthy as u8),
             up_since: AtomicU64::new(since_first(Instant::now())),
@@ -159,7 +165,21 @@ impl Host {
 
     /// Its share among the hosts of its priority; at least 1.
     pub fn weight(&self) -> u32 {
-        self.weight.load(Ordering::Relaxed)
+        match self.reported_weight.load(Ordering::Relaxed) {
+            0 => self.weight.load(Ordering::Relaxed),
+            weight => weight,
+        }
+    }
+
+    /// What it reported of its load.
+    pub(super) fn reports(&self) -> &Reports {
+        self.reports.get_or_init(Box::default)
+    }
+
+    /// Whoever calls this publishes the host set anew if it says that something differs.
+    pub(super) fn set_reported_weight(&self, weight: Option<u32>) -> bool {
+        let weight = weight.unwrap_or(0);
+        self.reported_weight.swap(weight, Ordering::Relaxed) != weight
     }
 
     /// What the management server says of its health.

@@ -18,6 +18,7 @@ pub mod dns;
 pub mod health;
 pub mod host;
 pub mod hosts;
+pub mod load_report;
 pub mod manager;
 pub mod outlier;
 pub mod pool;
@@ -107,11 +108,13 @@ impl Cluster {
         }
     }
 
-    /// Whether it has work of its own to do: names to resolve, hosts to check, outliers to let back.
+    /// Whether it has work of its own to do: names to resolve, hosts to check, outliers to
+    /// let back, weights to compute.
     pub fn has_tasks(&self) -> bool {
         matches!(self.discovery, Discovery::Dns(_))
             || self.outlier.is_some()
             || self.health.is_some()
+            || self.lb.load_reports.is_some()
     }
 
     /// Does that work until it is dropped. Run it on the control runtime and abort it when the cluster
@@ -120,6 +123,7 @@ impl Cluster {
         futures_util::join!(
             Arc::clone(&self).resolve_task(),
             Arc::clone(&self).outlier_task(),
+            Arc::clone(&self).weights_task(),
             self.health_task()
         );
     }
@@ -179,10 +183,14 @@ impl Cluster {
             let hosts = replaced.hosts();
             let no_outliers = self.outlier.is_none() && replaced.outlier.is_some();
             let no_checks = self.health.is_none() && replaced.health.is_some();
-            if no_outliers || no_checks {
+            let no_reports = self.lb.load_reports.is_none() && replaced.lb.load_reports.is_some();
+            if no_outliers || no_checks || no_reports {
                 for host in hosts.iter() {
                     if no_outliers {
                         host.forgive();
+                    }
+                    if no_reports {
+                        host.set_reported_weight(None);
                     }
                     if no_checks {
                         host.set_checked(Health::Healthy);

@@ -277,3 +277,37 @@ async fn endpoints_may_shed_load_and_may_become_stale() {
     world.push(Kind::Endpoints, "5", &[assigned(json!({}), &world)]).await;
     world.until_answers("/", "one").await;
 }
+
+#[tokio::test]
+async fn hosts_get_as_much_as_their_own_reports_say() {
+    let (idle, busy) = (Origin::http1("idle").await, Origin::http1("busy").await);
+    let reporting = |load: &str| {
+        let report = format!("TEXT cpu_utilization={load},rps_fractional=90");
+        crate::harness::Script::default().header("endpoint-load-metrics", &report)
+    };
+    idle.script(reporting("0.3"));
+    busy.script(reporting("0.9"));
+    let kind = "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.\
+                ClientSideWeightedRoundRobin";
+    let config = json!({ "blackout_period": "0s", "weight_update_period": "0.1s",
+        "weight_expiration_period": "1s" });
+    let policy = json!({ "load_balancing_policy": { "policies": [{ "typed_extension_config": {
+        "name": "weighted", "typed_config": crate::harness::resources::typed(kind, config) } }] } });
+    let cluster = with(static_cluster("one", &[idle.address, busy.address]), policy);
+    let routes = [route("/", json!({ "cluster": "one" }))];
+    let proxy = Proxy::with(bootstrap(&[listener("in", &routes)], &[cluster])).await;
+    let address = proxy.listener("in").await;
+    let mut client = Http1::connect(address).await;
+    let mut share = async || {
+        let mut answered = 0;
+        for _ in 0..40 {
+            answered += u32::from(client.get("/").await.text() == "idle");
+        }
+        answered
+    };
+    eventually("weights are 300 to 100", async || (share().await == 30).then_some(())).await;
+    // Without reports they are alike again.
+    idle.script(crate::harness::Script::default());
+    busy.script(crate::harness::Script::default());
+    eventually("reports are forgotten", async || (share().await == 20).then_some(())).await;
+}

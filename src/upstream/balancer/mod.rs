@@ -44,6 +44,7 @@ use super::Cluster;
 use super::health::Health;
 use super::host::{Availability, HealthStatus, Host};
 use super::hosts::HostSet;
+use super::load_report::LoadReportConfig;
 use super::stats::ClusterStats;
 use super::zone::{LocalZone, ZoneCounts};
 use crate::config::metadata::MetadataMatch;
@@ -75,6 +76,8 @@ pub struct LbConfig {
     pub ignore_new_hosts: bool,
     /// New hosts get their share little by little.
     pub slow_start: Option<SlowStart>,
+    /// Hosts are weighed by the load that they report.
+    pub load_reports: Option<Box<LoadReportConfig>>,
     /// Parts of the hosts that routes may want.
     pub subsets: Option<Arc<SubsetConfig>>,
     /// What a host may be that a session is pinned to: a bit for each [`HealthStatus`].
@@ -101,6 +104,7 @@ impl Default for LbConfig {
             locality: LocalityPolicy::default(),
             ignore_new_hosts: false,
             slow_start: None,
+            load_reports: None,
             subsets: None,
             override_statuses: [Unknown, Healthy, Degraded].map(|s| 1 << s as u8).iter().sum(),
         }

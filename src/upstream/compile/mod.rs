@@ -6,6 +6,7 @@ mod hashing;
 mod health;
 mod lb;
 mod outlier;
+mod policies;
 mod protocol;
 mod subset;
 #[cfg(test)]

@@ -124,11 +124,11 @@ impl Pools {
             if let Some(outcome) = outcome_of(&sent) {
                 cluster.judge(host, outcome);
             }
-            if cluster.is_checked()
-                && let Ok((head, _)) = &sent
-                && head.headers.contains_key(IMMEDIATE_FAIL)
-            {
-                cluster.fail_at_once(host);
+            if let Ok((head, _)) = &sent {
+                cluster.note_load(host, &head.headers);
+                if cluster.is_checked() && head.headers.contains_key(IMMEDIATE_FAIL) {
+                    cluster.fail_at_once(host);
+                }
             }
             sent
         }
