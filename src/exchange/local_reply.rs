@@ -146,6 +146,11 @@ impl LocalReply {
         Self { details: "upstream_per_try_timeout", ..Self::upstream_timeout() }
     }
 
+    /// 504 `UT`: nothing came of the try for too long.
+    pub fn per_try_idle_timeout() -> Self {
+        Self { details: "upstream_per_try_idle_timeout", ..Self::upstream_timeout() }
+    }
+
     /// 408: the request did not arrive in time.
     pub fn request_timeout() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout", "request timeout")

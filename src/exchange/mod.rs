@@ -11,6 +11,7 @@
 pub mod body;
 pub mod deadline;
 pub mod headers;
+pub mod interim;
 pub mod local_reply;
 pub mod stream_info;
 

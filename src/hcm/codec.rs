@@ -14,7 +14,7 @@ use super::HcmConfig;
 use super::compile::Http2Options;
 use super::connection::ConnectionHandle;
 use super::exchange::ConnectionService;
-use crate::net::{Cork, Corked, Rewind, ShortWrites};
+use crate::net::{Cork, Corked, Rewind, ShortWrites, WithInterim};
 
 /// Headers that hyper takes without being told.
 const DEFAULT_MAX_HEADERS: u32 = 100;
@@ -24,7 +24,7 @@ pub(super) trait Codable: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-pub(super) type Http1Io = TokioIo<ShortWrites<Rewind<TcpStream>>>;
+pub(super) type Http1Io = TokioIo<WithInterim<ShortWrites<Rewind<TcpStream>>>>;
 pub(super) type Http1 = http1::Connection<Http1Io, ConnectionService>;
 pub(super) type Http2Io = TokioIo<Corked<Rewind<OwnedReadHalf>, OwnedWriteHalf>>;
 type Http2 = http2::Connection<Http2Io, ConnectionService, TokioExecutor>;

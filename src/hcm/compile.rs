@@ -52,7 +52,7 @@ pub struct HcmConfig {
     /// The upstream is asked whether it wants the body of a request that expects to be told. Otherwise
     /// the client is told so by us.
     ///
-    /// Differs: of the interim responses of upstreams 100 alone is passed on.
+    /// Differs: between HTTP/1.1 upstreams and clients only, and 100 when the body is read.
     pub proxy_100_continue: bool,
     /// Give every request an id.
     pub generate_request_id: bool,

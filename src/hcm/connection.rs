@@ -23,7 +23,7 @@ use super::compile::Codec;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::{Corked, Rewind, ShortWrites};
+use crate::net::{Corked, InterimQueue, Rewind, ShortWrites, WithInterim};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -132,6 +132,8 @@ pub(super) struct ConnectionHandle {
     pub(super) connection: Arc<Connection>,
     pub(super) drain: Arc<Drain>,
     pub(super) start: Instant,
+    /// Interim responses of upstreams, if they are passed on.
+    pub(super) interim: Option<Arc<InterimQueue>>,
 }
 
 impl ConnectionHandle {
@@ -165,7 +167,14 @@ impl Hcm {
         let connection = Arc::new(Connection::default());
         let registered = Registered::new(&drain, &connection);
         let start = Instant::now();
-        let handle = Arc::new(ConnectionHandle { hcm: self, downstream, connection, drain, start });
+        let handle = Arc::new(ConnectionHandle {
+            interim: self.config.proxy_100_continue.then(Arc::default),
+            hcm: self,
+            downstream,
+            connection,
+            drain,
+            start,
+        });
         async move {
             let _until_the_end = (open, counted, registered);
             let config = &handle.hcm.config;
@@ -192,7 +201,8 @@ impl Hcm {
                 Codec::Http1 | Codec::Auto => {
                     config.stats.downstream_cx_http1_total.inc();
                     config.stats.downstream_cx_http1_active.inc();
-                    let io = TokioIo::new(ShortWrites(Rewind::new(socket, peeked)));
+                    let io = ShortWrites(Rewind::new(socket, peeked));
+                    let io = TokioIo::new(WithInterim::new(io, handle.interim.clone()));
                     Run::new(http1(config, io, Arc::clone(&handle)), &handle).await;
                     config.stats.downstream_cx_http1_active.dec();
                 }

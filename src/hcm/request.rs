@@ -22,11 +22,13 @@ use crate::exchange::headers::{
     X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop,
     strip_hop_by_hop,
 };
+use crate::exchange::interim::{Interim, InterimSink};
 use crate::exchange::stream_info::RequestRecord;
 use crate::exchange::{
     Body, BodyError, BodyProgress, Downstream, LocalReply, Request, RequestHead, Response,
     StreamInfo,
 };
+use crate::net::InterimQueue;
 
 /// Brings a request into the form that filters see; `Err` is an answer that needs no chain.
 pub(super) fn begin(
@@ -36,6 +38,11 @@ pub(super) fn begin(
     let hcm = &handle.hcm;
     let config = &*hcm.config;
     let (mut head, body) = request.into_parts();
+    if let Some(queue) = &handle.interim
+        && head.version == http::Version::HTTP_11
+    {
+        head.extensions.insert(Interim(Arc::new(InterimText(Arc::clone(queue)))));
+    }
     let mut stream =
         Box::new(StreamInfo::new(Instant::now(), head.version, Arc::clone(&handle.downstream)));
     config.stats.count_request(head.version);
@@ -69,6 +76,24 @@ pub(super) fn begin(
         stream.route_table = Some(table as _);
     }
     Ok(Request { head, body, stream })
+}
+
+/// Writes interim responses as HTTP/1.1.
+struct InterimText(Arc<InterimQueue>);
+
+impl InterimSink for InterimText {
+    fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut text = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+        for (name, value) in headers.iter().filter(|(name, _)| !is_hop_by_hop(name)) {
+            text.extend_from_slice(name.as_str().as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(b"\r\n");
+        self.0.push(&text);
+    }
 }
 
 /// Puts authority and path where every later stage looks for them, and removes what does not pass.

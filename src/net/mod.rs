@@ -1,6 +1,7 @@
 //! Sockets: binding listeners and replaying bytes that were peeked at.
 
 pub mod cork;
+pub mod interim;
 pub mod rewind;
 pub mod vectored;
 
@@ -10,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use cork::{Cork, Corked};
+pub use interim::{InterimQueue, WithInterim};
 pub use rewind::Rewind;
 pub use vectored::ShortWrites;
 

@@ -40,6 +40,7 @@ pub struct Forward {
     pub(super) hash: Option<Arc<HashPolicies>>,
     pub(super) metadata: Option<Arc<MetadataMatch>>,
     pub(super) retry: Option<Arc<RetryPolicy>>,
+    pub(super) hedge: bool,
     pub(super) body_limit: Option<BodyLimit>,
 }
 
@@ -99,6 +100,12 @@ impl Forward {
     /// When the request is tried again: the route's own policy, or its virtual host's.
     pub fn retry_policy(&self) -> Option<&RetryPolicy> {
         self.retry.as_deref()
+    }
+
+    /// Whether a try that is over its time goes on beside the next one: the route's own policy, or its
+    /// virtual host's.
+    pub fn hedges(&self) -> bool {
+        self.hedge
     }
 
     /// How much of a body may be held for that, in bytes, where the connection allows so many.

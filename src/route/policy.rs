@@ -16,6 +16,10 @@ pub struct RetryPolicy {
     pub num_retries: u32,
     /// `per_try_timeout`; `None` leaves it to the route's timeout.
     pub per_try_timeout: Option<Duration>,
+    /// `per_try_idle_timeout`: how long nothing may come of a try, its body included.
+    pub per_try_idle_timeout: Option<Duration>,
+    /// `retry_priority`: after so many tries the priorities that they went to are kept away from.
+    pub previous_priorities: Option<u32>,
     /// `retry_host_predicate`.
     pub avoid: Avoid,
     /// `host_selection_retry_max_attempts`: hosts that are drawn in vain before any will do.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::Cluster;
 use super::balancer::{Balancer, LbContext, NoHost};
 use super::breaker::{Overflow, Permit, Resource};
 use super::host::Host;
+use super::hosts::PriorityHosts;
 use super::pool::{Pools, UpstreamError};
 use crate::exchange::{Body, RequestHead, ResponseHead, RoutingPriority};
 
@@ -205,6 +207,15 @@ impl LocalCluster {
             self.cluster.stats.upstream_cx_none_healthy.inc();
         }
         host
+    }
+
+    /// The priorities that these hosts are of, by bit.
+    pub fn priorities_of(&self, hosts: &[SocketAddr]) -> u128 {
+        let set = self.cluster.hosts.load();
+        let has_one =
+            |p: &PriorityHosts| p.hosts.iter().any(|host| hosts.contains(&host.address()));
+        let of_one = set.priorities.iter().zip(0..128).filter(|(priority, _)| has_one(priority));
+        of_one.fold(0, |bits, (_, priority)| bits | 1 << priority)
     }
 
     /// Carries one exchange with `host` and counts its answer, or the reply that stands for it.

@@ -60,6 +60,8 @@ crate::stats! {
         counter upstream_rq_retry_backoff_ratelimited,
         /// Tries whose own timeout passed.
         counter upstream_rq_per_try_timeout,
+        /// Tries of which nothing came for too long.
+        counter upstream_rq_per_try_idle_timeout,
         /// Connections begun.
         counter upstream_cx_total,
         /// Connections that are open or being opened.

@@ -1,8 +1,9 @@
 //! HTTP/1.1 from client to origin and back.
 
 use crate::harness::resources::{bootstrap, hcm, listener, listener_of, static_cluster, table, to};
-use crate::harness::{Ending, Http1, Origin, Proxy, Script, get, request};
+use crate::harness::{Ending, Http1, Origin, Proxy, ProxyBuilder, Script, get, request};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A proxy of everything to one origin.
 pub(crate) async fn in_front_of(origin: &Origin) -> Proxy {
@@ -274,4 +275,44 @@ async fn an_idle_connection_that_the_origin_closed_is_not_an_error() {
         assert_eq!(origin.connections(), n);
     }
     assert_eq!(proxy.stat("cluster.one.upstream_rq_5xx").await, 0);
+}
+
+#[tokio::test]
+async fn an_early_hint_reaches_the_client_before_the_response_is_made() {
+    let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listening.local_addr().unwrap();
+    let (release, mut released) = tokio::sync::mpsc::channel::<()>(1);
+    tokio::spawn(async move {
+        let (mut stream, _) = listening.accept().await.unwrap();
+        for _ in 0..3 {
+            let mut read = [0; 4096];
+            assert!(stream.read(&mut read).await.unwrap() > 0);
+            let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nconnection: x\r\n\r\n";
+            stream.write_all(hint).await.unwrap();
+            released.recv().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    });
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let listeners = [
+        listener_of("hints", hcm(routes.clone(), json!({ "proxy_100_continue": true }))),
+        listener_of("none", hcm(routes, json!({}))),
+    ];
+    let proxy = ProxyBuilder::new(bootstrap(&listeners, &[static_cluster("one", &[origin])]))
+        .args(["--concurrency", "1"])
+        .ready()
+        .await;
+    let mut client = Http1::connect(proxy.listener("hints").await).await;
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+        let (status, headers) = client.head().await.unwrap();
+        assert_eq!((status, headers["link"].as_bytes()), (103, &b"</a.css>"[..]));
+        assert!(!headers.contains_key("connection"));
+        release.send(()).await.unwrap();
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+    let mut client = Http1::connect(proxy.listener("none").await).await;
+    client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    release.send(()).await.unwrap();
+    assert_eq!(client.answer().await.status, 200, "who did not ask for hints gets none");
 }

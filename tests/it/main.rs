@@ -16,6 +16,8 @@ mod clusters;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod hedging;
+#[cfg(test)]
 mod http_faults;
 #[cfg(test)]
 mod http_h1;

@@ -17,6 +17,7 @@ const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const PER_TRY_TIMEOUT: HeaderName =
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
 
@@ -31,6 +32,8 @@ pub(super) struct Asked {
     pub(super) timeout: Option<Duration>,
     /// `x-envoy-upstream-rq-per-try-timeout-ms`; zero is the whole timeout.
     pub(super) per_try_timeout: Option<Duration>,
+    /// `x-envoy-hedge-on-per-try-timeout`, instead of the route's.
+    pub(super) hedge: Option<bool>,
     /// `x-envoy-retriable-status-codes`, in addition to the route's.
     pub(super) status_codes: SmallVec<[u16; 4]>,
     /// `x-envoy-retriable-header-names`: answers with one of them, in addition to the route's.
@@ -52,6 +55,7 @@ impl Asked {
             max_retries: number(take(MAX_RETRIES)),
             timeout: number(take(RQ_TIMEOUT)).map(milliseconds),
             per_try_timeout: number(take(PER_TRY_TIMEOUT)).map(milliseconds),
+            hedge: number(take(HEDGE)),
             ..Self::default()
         };
         each(take(STATUS_CODES).as_ref(), |code| asked.status_codes.extend(code.parse().ok()));
@@ -68,6 +72,7 @@ fn is_asking(name: &str) -> bool {
             MAX_RETRIES,
             RQ_TIMEOUT,
             PER_TRY_TIMEOUT,
+            HEDGE,
             STATUS_CODES,
             HEADER_NAMES,
         ]

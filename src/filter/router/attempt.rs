@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::HeaderValue;
+use http_body::Body as _;
 use tokio::time::Instant;
 
+use super::idle_body::IdleBody;
 use super::timers::{Limit, Timers};
 use crate::exchange::headers::{X_ENVOY_UPSTREAM_SERVICE_TIME, is_hop_by_hop, strip_hop_by_hop};
 use crate::exchange::{
@@ -31,6 +33,9 @@ pub(super) struct Answer {
     came: Instant,
 }
 
+/// What a connection makes of a request.
+pub(super) type Sent = Result<(ResponseHead, Body), UpstreamError>;
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -42,6 +47,8 @@ pub(super) enum Failure {
     Idle,
     /// The try's own timeout passed.
     PerTry,
+    /// Nothing came of the try for too long.
+    PerTryIdle,
 }
 
 impl From<Limit> for Failure {
@@ -50,6 +57,7 @@ impl From<Limit> for Failure {
             Limit::Timeout => Self::Timeout,
             Limit::Idle => Self::Idle,
             Limit::PerTry => Self::PerTry,
+            Limit::PerTryIdle => Self::PerTryIdle,
         }
     }
 }
@@ -75,15 +83,32 @@ impl Attempt<'_> {
             .await
         };
         timers.restart();
-        if let Err(Failure::Timeout | Failure::PerTry) = &outcome {
+        if let Err(Failure::Timeout | Failure::PerTry | Failure::PerTryIdle) = &outcome {
             self.cluster.cluster().judge(self.host, Outcome::Timeout);
         }
         let (head, body) = outcome?;
-        Ok(Answer { head, body, sent, came: Instant::now() })
+        Ok(Answer::new(head, body, sent))
     }
 }
 
 impl Answer {
+    /// An answer that came now.
+    pub(super) fn new(head: ResponseHead, body: Body, sent: Instant) -> Self {
+        Self { head, body, sent, came: Instant::now() }
+    }
+
+    /// The same with a body that must keep moving, if the route says so.
+    pub(super) fn watched(mut self, timers: &Timers<'_>, cluster: &Arc<LocalCluster>) -> Self {
+        if let Some((limit, deadlines)) = timers.body_idle()
+            && !self.body.is_end_stream()
+        {
+            let cluster = Arc::clone(cluster);
+            let body = IdleBody { body: self.body, limit, deadlines, waiting: None, cluster };
+            self.body = Body::boxed(body);
+        }
+        self
+    }
+
     /// The answer on its way to the client. `service_time` tells how long the upstream took.
     pub(super) fn into_response(
         self,
@@ -127,6 +152,7 @@ impl Failure {
             }
             Self::Idle => LocalReply::stream_idle_timeout(true),
             Self::PerTry => LocalReply::per_try_timeout(),
+            Self::PerTryIdle => LocalReply::per_try_idle_timeout(),
         };
         cluster.stats.count_response(reply.status());
         Ok(reply.into_response(stream))

@@ -4,6 +4,8 @@
 mod asked;
 mod attempt;
 mod backoff;
+mod hedge;
+mod idle_body;
 mod replay;
 mod retry;
 mod timers;
@@ -129,6 +131,7 @@ impl Router {
             hash: hashed.hash,
             metadata: forward.metadata_match(),
             override_host: stream.override_host.as_deref(),
+            without_priorities: 0,
         };
         let Ok(host) = cluster.choose(&cx) else {
             route.record_request(&head, &mut stream);

@@ -34,6 +34,8 @@ pub(super) struct Source {
     ended: bool,
     /// The try that may read, from 1.
     reader: u32,
+    /// All of it is kept, and tries read it beside each other.
+    shared: bool,
 }
 
 #[derive(Clone)]
@@ -66,6 +68,7 @@ impl Replay {
             gone: false,
             ended: false,
             reader: 0,
+            shared: false,
         })))
     }
 
@@ -79,6 +82,15 @@ impl Replay {
         source.reader += 1;
         let reader = Reader { shared: Arc::clone(shared), id: source.reader, next: 0 };
         Some(Body::boxed(reader))
+    }
+
+    /// Lets tries read beside each other from now on; false if some of the body is still to come or is
+    /// gone.
+    pub(super) fn share(&self) -> bool {
+        let Self::Shared(shared) = self else { return true };
+        let mut source = shared.lock();
+        source.shared = source.ended && !source.gone;
+        source.shared
     }
 
     /// Stops the try under way from reading; false if there cannot be another. What is left of a
@@ -133,7 +145,7 @@ impl http_body::Body for Reader {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let source = &mut *this.shared.lock();
-        if source.reader != this.id {
+        if source.reader != this.id && !source.shared {
             // Never the end, which would make a part look whole.
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }

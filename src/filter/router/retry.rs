@@ -10,15 +10,13 @@ use smallvec::SmallVec;
 use super::asked::Asked;
 use super::attempt::Failure;
 use super::backoff::{self, Waits};
+use crate::config::metadata::LB;
 use crate::exchange::{RequestHead, ResponseHead};
 use crate::route::{Avoid, RetryOn, RetryPolicy};
 use crate::upstream::{Host, UpstreamError};
 
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// Where a host's metadata for balancing is.
-const LB: &str = "envoy.lb";
 
 /// When one request is tried again: its route's policy and what it asks for itself.
 pub(super) struct Plan<'a> {
@@ -91,7 +89,7 @@ impl<'a> Plan<'a> {
                 UpstreamError::Refused => RetryOn::REFUSED_STREAM,
                 _ => RetryOn::default(),
             },
-            Failure::PerTry => RetryOn::default(),
+            Failure::PerTry | Failure::PerTryIdle => RetryOn::default(),
             Failure::Timeout | Failure::Idle => return false,
         };
         self.on.has(any | more)
@@ -109,6 +107,11 @@ impl<'a> Plan<'a> {
             Some(policy) if !policy.avoid.is_empty() => policy.host_selection_attempts,
             _ => 0,
         }
+    }
+
+    /// After how many tries their priorities are left out anew, if they are.
+    pub(super) fn previous_priorities(&self) -> Option<u32> {
+        self.policy.and_then(|policy| policy.previous_priorities)
     }
 
     /// Whether a retry keeps away from this host.

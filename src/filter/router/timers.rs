@@ -21,6 +21,8 @@ pub(super) enum Limit {
     Idle,
     /// The timeout of one try.
     PerTry,
+    /// Nothing came of a try for too long.
+    PerTryIdle,
 }
 
 /// How long an exchange and each of its tries may take; `None` is for ever.
@@ -32,6 +34,8 @@ pub(super) struct Times {
     ///
     /// Differs: a try's start is before it has a connection.
     pub(super) per_try: Option<Duration>,
+    /// The same, while nothing comes.
+    pub(super) per_try_idle: Option<Duration>,
 }
 
 impl Times {
@@ -48,7 +52,8 @@ impl Times {
             None => forward.retry_policy().and_then(|policy| policy.per_try_timeout),
         };
         let per_try = per_try.filter(|per_try| whole.is_none_or(|whole| *per_try < whole));
-        Self { whole, per_try }
+        let per_try_idle = forward.retry_policy().and_then(|policy| policy.per_try_idle_timeout);
+        Self { whole, per_try, per_try_idle }
     }
 }
 
@@ -60,7 +65,7 @@ pub(super) struct Timers<'a> {
     /// When the request was complete.
     complete: Option<Instant>,
     exchange: Option<(Deadline, Limit)>,
-    attempt: Option<Deadline>,
+    attempt: Option<(Deadline, Limit)>,
 }
 
 impl<'a> Timers<'a> {
@@ -104,10 +109,21 @@ impl<'a> Timers<'a> {
         {
             return Poll::Ready(*limit);
         }
-        let Some(per_try) = self.times.per_try.filter(|_| trying) else { return Poll::Pending };
+        let limits =
+            [(self.times.per_try, Limit::PerTry), (self.times.per_try_idle, Limit::PerTryIdle)];
+        let first = limits.into_iter().filter_map(|(after, limit)| Some((after?, limit)));
+        let Some((after, limit)) = first.min_by_key(|(after, _)| *after).filter(|_| trying) else {
+            return Poll::Pending;
+        };
         let deadlines = self.deadlines;
-        let attempt = self.attempt.get_or_insert_with(|| deadlines.at(Instant::now() + per_try));
-        Pin::new(attempt).poll(cx).map(|()| Limit::PerTry)
+        let (attempt, limit) =
+            self.attempt.get_or_insert_with(|| (deadlines.at(Instant::now() + after), limit));
+        Pin::new(attempt).poll(cx).map(|()| *limit)
+    }
+
+    /// How long nothing may come of a response's body.
+    pub(super) fn body_idle(&self) -> Option<(Duration, Deadlines)> {
+        self.times.per_try_idle.map(|idle| (idle, self.deadlines.clone()))
     }
 
     /// When the response must have been handed over, if the request is complete.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::attempt::{Answer, Attempt, Failure};
+use super::hedge::Hedge;
 use super::replay::Replay;
 use super::retry::Plan;
 use super::timers::{Timers, Times};
@@ -56,7 +57,8 @@ impl Router {
         let mut plan = Plan::new(forward.retry_policy(), asked, &head);
         let metadata = forward.metadata_match();
         let pinned = stream.override_host.take();
-        let cx = LbContext { hash, metadata, override_host: pinned.as_deref() };
+        let cx =
+            LbContext { hash, metadata, override_host: pinned.as_deref(), without_priorities: 0 };
         let Ok(mut host) = cluster.choose(&cx) else {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::no_healthy_upstream(), stream));
@@ -71,8 +73,12 @@ impl Router {
         let limit = forward.body_limit(stream.downstream.buffer_limit);
         let replay = Replay::new(body, plan.as_ref().map_or(0, |_| limit));
         let mut timers = Timers::new(&self.cx.deadlines, times);
+        let hedges = asked.and_then(|asked| asked.hedge).unwrap_or(forward.hedges());
+        let mut hedge = (hedges && plan.is_some()).then(Hedge::default);
         let mut tried = SmallVec::<[SocketAddr; 4]>::new();
         let mut count = 1u32;
+        // Priorities that were tried, by bit.
+        let mut left_out = 0;
         // Held until it is known what the retry came to.
         let mut retry: Option<Permit> = None;
         let ended = loop {
@@ -86,10 +92,25 @@ impl Router {
                 copy.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
             }
             rewrite_host(&mut copy, &mut stream, forward, &host);
-            let attempt = Attempt { cluster: &cluster, host: &host, stream: &stream };
-            let outcome = attempt.run(copy, body, permit, &mut timers).await;
-            if matches!(outcome, Err(Failure::PerTry)) {
-                cluster.cluster().stats.upstream_rq_per_try_timeout.inc();
+            let outcome = match (&mut hedge, &plan) {
+                (Some(hedge), Some(plan)) => {
+                    let to = (Arc::clone(&cluster), Arc::clone(&host));
+                    let sent = (copy, body, permit);
+                    let outcome = hedge.run(to, sent, (plan, &mut timers), &stream).await;
+                    host = outcome.0;
+                    outcome.1
+                }
+                _ => {
+                    let attempt = Attempt { cluster: &cluster, host: &host, stream: &stream };
+                    attempt.run(copy, body, permit, &mut timers).await
+                }
+            };
+            let stats = &cluster.cluster().stats;
+            if let Err(Failure::PerTry | Failure::PerTryIdle) = outcome {
+                match outcome {
+                    Err(Failure::PerTry) => stats.upstream_rq_per_try_timeout.inc(),
+                    _ => stats.upstream_rq_per_try_idle_timeout.inc(),
+                }
                 host.stats.rq_timeout.inc();
             }
             let Some(plan) = &mut plan else { break Ended::Tried(outcome) };
@@ -97,26 +118,27 @@ impl Router {
                 Ok(answer) => plan.rejects(&answer.head),
                 Err(failure) => plan.survives(failure),
             };
-            let stats = &cluster.cluster().stats;
             if !again {
                 if retry.is_some() {
                     stats.upstream_rq_retry_success.inc();
                 }
                 break Ended::Tried(outcome);
             }
-            if !replay.rewind() {
-                break Ended::Tried(outcome);
+            if let Some(hedge) = &mut hedge
+                && matches!(outcome, Err(Failure::PerTry))
+                && !replay.share()
+            {
+                // The rest of the body cannot be read twice: what is slow is given up.
+                *hedge = Hedge::default();
             }
+            let permit = self.may_try_again(&cluster, (plan, &replay), forward, &mut stream);
             drop(retry.take());
-            let Some(remaining) = plan.remaining.checked_sub(1) else {
-                stats.upstream_rq_retry_limit_exceeded.inc();
-                stream.flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
-                break Ended::Tried(outcome);
-            };
-            plan.remaining = remaining;
-            let Ok(permit) = cluster.admit_retry(forward.priority()) else {
-                stream.flags.set(ResponseFlag::UpstreamOverflow);
-                break Ended::Tried(outcome);
+            let Some(permit) = permit else {
+                let Some(hedge) = &mut hedge else { break Ended::Tried(outcome) };
+                let rescued = hedge.rescue(plan, &mut timers, &stream).await;
+                let Some((by, rescued)) = rescued else { break Ended::Tried(outcome) };
+                host = by;
+                break Ended::Tried(rescued);
             };
             retry = Some(permit);
             let asked_wait =
@@ -129,14 +151,24 @@ impl Router {
             // What is held of the last try goes back before the wait.
             drop(outcome);
             tried.push(host.address());
-            if let Err(failure) = self.wait(wait, &mut timers, &stream).await {
-                break Ended::Tried(Err(failure));
+            let slow = hedge.as_mut().map(|hedge| (hedge, &*plan));
+            match self.wait(wait, &mut timers, &stream, slow).await {
+                Waited::Over => {}
+                Waited::Won(by, answer) => {
+                    host = by;
+                    break Ended::Tried(answer);
+                }
+                Waited::Ended(failure) => break Ended::Tried(Err(failure)),
             }
             // The configuration may have changed meanwhile.
             let current = self.cx.clusters.get(cluster.cluster().name());
             let next = current.and_then(|current| {
                 cluster = current;
-                choose_again(&cluster, plan, &tried, LbContext { override_host: None, ..cx })
+                if plan.previous_priorities().is_some_and(|often| count.is_multiple_of(often)) {
+                    left_out = cluster.priorities_of(&tried);
+                }
+                let cx = LbContext { override_host: None, without_priorities: left_out, ..cx };
+                choose_again(&cluster, plan, &tried, cx)
             });
             host = match next {
                 Some(next) => next,
@@ -147,6 +179,8 @@ impl Router {
         let mut response = match ended {
             Ended::Refused(reply) => return Ok(refuse(&cluster, reply, stream)),
             Ended::Tried(Ok(answer)) => {
+                stream.upstream_host = Some(host.address());
+                let answer = answer.watched(&timers, &cluster);
                 answer.into_response(stream, timers, self.config.envoy_headers)
             }
             Ended::Tried(Err(failure)) => failure.into_response(stream, cluster.cluster())?,
@@ -175,22 +209,61 @@ impl Router {
         head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected);
     }
 
-    /// Waits between two tries, unless the exchange's own time passes first.
+    /// Leave to try once more, which goes back when the try is over.
+    fn may_try_again(
+        &self,
+        cluster: &LocalCluster,
+        (plan, replay): (&mut Plan<'_>, &Replay),
+        forward: &Forward,
+        stream: &mut StreamInfo,
+    ) -> Option<Permit> {
+        if !replay.rewind() {
+            return None;
+        }
+        let Some(remaining) = plan.remaining.checked_sub(1) else {
+            cluster.cluster().stats.upstream_rq_retry_limit_exceeded.inc();
+            stream.flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+            return None;
+        };
+        plan.remaining = remaining;
+        let permit = cluster.admit_retry(forward.priority());
+        if permit.is_err() {
+            stream.flags.set(ResponseFlag::UpstreamOverflow);
+        }
+        permit.ok()
+    }
+
+    /// Waits between two tries, unless the exchange's own time passes first, or a slow try wins.
     async fn wait(
         &self,
         wait: Duration,
         timers: &mut Timers<'_>,
         stream: &StreamInfo,
-    ) -> Result<(), Failure> {
+        mut slow: Option<(&mut Hedge, &Plan<'_>)>,
+    ) -> Waited {
         let mut over = self.cx.deadlines.at(Instant::now() + wait);
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(limit) = timers.poll(cx, stream, false) {
-                return Poll::Ready(Err(limit.into()));
+            if let Some((hedge, plan)) = &mut slow
+                && let Poll::Ready((host, answer)) = hedge.poll_slow(cx, plan)
+            {
+                return Poll::Ready(Waited::Won(host, answer));
             }
-            Pin::new(&mut over).poll(cx).map(Ok)
+            if let Poll::Ready(limit) = timers.poll(cx, stream, false) {
+                return Poll::Ready(Waited::Ended(limit.into()));
+            }
+            Pin::new(&mut over).poll(cx).map(|()| Waited::Over)
         })
         .await
     }
+}
+
+/// How a wait between two tries ended.
+enum Waited {
+    Over,
+    /// A slow try was answered.
+    Won(Arc<Host>, Result<Answer, Failure>),
+    /// The exchange's own time passed.
+    Ended(Failure),
 }
 
 /// A host for another try: not one to keep away from, if the draws allow; else whatever came last.

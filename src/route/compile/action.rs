@@ -86,6 +86,7 @@ fn forward(
         cluster_not_found_response_code,
         idle_timeout,
         metadata_match,
+        hedge_policy,
         cluster_specifier,
         host_rewrite_specifier,
     } = action;
@@ -126,6 +127,7 @@ fn forward(
         hash: hash.clone(),
         metadata: metadata(inner),
         retry: retry.clone(),
+        hedge: hedge_policy.map_or(inherited.hedge, |policy| policy.hedge_on_per_try_timeout),
         body_limit: inherited.body_limit,
     };
     let host = host.unwrap_or(HostRewrite::Keep);

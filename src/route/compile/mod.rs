@@ -73,6 +73,7 @@ struct Inherited {
     overrides: Option<Arc<Overrides>>,
     mutations: Option<Arc<Mutations>>,
     retry: Option<Arc<RetryPolicy>>,
+    hedge: bool,
     body_limit: Option<BodyLimit>,
 }
 
@@ -101,6 +102,7 @@ impl Inherited {
             overrides: overrides.unwrap_or_default(),
             mutations: mutations.unwrap_or_default(),
             retry: self.retry.clone(),
+            hedge: self.hedge,
             body_limit: self.body_limit,
         })
     }
@@ -207,6 +209,7 @@ fn virtual_host(
         include_request_attempt_count,
         typed_per_filter_config,
         retry_policy,
+        hedge_policy,
         per_request_buffer_limit_bytes,
         include_attempt_count_in_response,
         request_body_buffer_limit,
@@ -225,6 +228,7 @@ fn virtual_host(
     let mut inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
     inherited.retry =
         errors.take(retry_policy.map(retry::compile).transpose().at("retry_policy")).flatten();
+    inherited.hedge = hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout);
     inherited.body_limit =
         retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
     let host = Arc::new(VirtualHost {
@@ -299,7 +303,8 @@ fn route(
     let name: Option<Arc<str>> = (!name.is_empty()).then(|| name.into());
     let route = |choice: action::Choice| {
         // The action has the rest already.
-        let Inherited { overrides, mutations, retry: _, body_limit: _ } = choice.inherited;
+        let Inherited { overrides, mutations, retry: _, hedge: _, body_limit: _ } =
+            choice.inherited;
         Arc::new(Route {
             name: name.clone(),
             host: Arc::clone(host),

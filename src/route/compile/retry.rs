@@ -10,6 +10,7 @@ use crate::proto::any::{UnpackError, effective_type, unpack};
 use crate::proto::envoy::config::core::v3::Metadata;
 use crate::proto::envoy::config::route::v3 as proto;
 use crate::proto::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+use crate::proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use crate::route::policy::{
     Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy,
 };
@@ -17,6 +18,8 @@ use crate::route::policy::{
 const PREVIOUS_HOSTS: &str = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 const OMIT_CANARY_HOSTS: &str =
     "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
+const PREVIOUS_PRIORITIES: &str =
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 const OMIT_HOST_METADATA: &str =
     "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
 
@@ -38,11 +41,17 @@ pub(super) fn compile(policy: proto::RetryPolicy) -> Result<Arc<RetryPolicy>, Er
         retriable_headers,
         retriable_request_headers,
         rate_limited_retry_back_off,
+        retry_priority,
+        per_try_idle_timeout,
     } = policy;
     let mut errors = Errors::new();
     let on = errors.take(conditions(&retry_on).at("retry_on")).unwrap_or_default();
     let per_try = per_try_timeout.as_ref().map(fields::duration).transpose().at("per_try_timeout");
     let per_try_timeout = errors.take(per_try).flatten().filter(|timeout| !timeout.is_zero());
+    let idle = per_try_idle_timeout.as_ref().map(fields::duration).transpose();
+    let idle = errors.take(idle.at("per_try_idle_timeout")).flatten();
+    let previous_priorities = retry_priority.map(priority).transpose().at("retry_priority");
+    let previous_priorities = errors.take(previous_priorities).flatten();
     let mut avoid = Avoid::default();
     for (i, predicate) in retry_host_predicate.iter().enumerate() {
         let added = host_predicate(predicate, &mut avoid);
@@ -78,6 +87,8 @@ pub(super) fn compile(policy: proto::RetryPolicy) -> Result<Arc<RetryPolicy>, Er
         on,
         num_retries: num_retries.unwrap_or(1),
         per_try_timeout,
+        per_try_idle_timeout: idle.filter(|timeout| !timeout.is_zero()),
+        previous_priorities,
         avoid,
         host_selection_attempts,
         status_codes,
@@ -142,6 +153,28 @@ fn host_predicate(
         other => return Err(Fault::UnknownExtension(other.to_owned())).at("typed_config"),
     }
     Ok(())
+}
+
+/// How often the priorities that were tried are left out anew.
+fn priority(proto: proto::retry_policy::RetryPriority) -> Result<u32, Errors> {
+    let proto::retry_policy::RetryPriority { name: _, config_type } = proto;
+    let Some(proto::retry_policy::retry_priority::ConfigType::TypedConfig(config)) = config_type
+    else {
+        return Err(Errors::from(Fault::Required).at("typed_config"));
+    };
+    let kind = effective_type(&config).map_err(undecodable).at("typed_config")?;
+    if kind != PREVIOUS_PRIORITIES {
+        return Err(Fault::UnknownExtension(kind.into_owned())).at("typed_config");
+    }
+    let PreviousPrioritiesConfig { update_frequency } =
+        unpack(&config).map_err(undecodable).at("typed_config")?;
+    match u32::try_from(update_frequency) {
+        Ok(frequency) if frequency > 0 => Ok(frequency),
+        _ => {
+            let fault = Fault::out_of_range(update_frequency, "1 or more");
+            Err(Errors::from(fault).at("update_frequency").at("typed_config"))
+        }
+    }
 }
 
 fn back_off(proto: proto::retry_policy::RetryBackOff) -> Result<BackOff, Errors> {

@@ -120,6 +120,8 @@ pub struct LbContext<'a> {
     pub metadata: Option<&'a MetadataMatch>,
     /// The host that the request's session is pinned to.
     pub override_host: Option<&'a OverrideHost>,
+    /// Priorities to keep away from if there are others, by bit.
+    pub without_priorities: u128,
 }
 
 /// No host can take the request: Envoy's `UH`.

@@ -29,6 +29,19 @@ pub(super) struct Loads {
 impl Loads {
     /// `panic_threshold` in percent; 0 never panics.
     pub(super) fn of(set: &HostSet, panic_threshold: f64) -> Self {
+        Self::without(set, panic_threshold, 0)
+    }
+
+    /// Whether nothing goes anywhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The same, as if some priorities, by bit, had no host that takes requests.
+    pub(super) fn without(set: &HostSet, panic_threshold: f64, without: u128) -> Self {
+        let is_out = |priority: usize| {
+            u32::try_from(priority).is_ok_and(|p| without.checked_shr(p).unwrap_or(0) & 1 == 1)
+        };
         let factor = u64::from(set.policy.overprovisioning_factor);
         let by_weight = set.policy.weighted_priority_health;
         let percent = |part: &[Arc<Host>], of: &PriorityHosts| -> u32 {
@@ -44,15 +57,20 @@ impl Loads {
             u32::try_from(share).unwrap_or(100)
         };
         let priorities = &set.priorities;
-        let healthy: Vec<u32> = priorities.iter().map(|p| percent(&p.healthy, p)).collect();
-        let degraded: Vec<u32> = priorities.iter().map(|p| percent(&p.degraded, p)).collect();
+        let percents = |of: fn(&PriorityHosts) -> &[Arc<Host>]| -> Vec<u32> {
+            let part =
+                |(i, p): (usize, &PriorityHosts)| if is_out(i) { 0 } else { percent(of(p), p) };
+            priorities.iter().enumerate().map(part).collect()
+        };
+        let healthy = percents(|p| &p.healthy);
+        let degraded = percents(|p| &p.degraded);
         let available = healthy.iter().chain(&degraded).sum::<u32>().min(100);
 
         let panics: Vec<bool> =
             priorities.iter().map(|p| available < 100 && in_panic(p, panic_threshold)).collect();
         let mut loads = Self::default();
         if available == 0 || panics.iter().all(|p| *p) {
-            if panic_threshold > 0.0 {
+            if panic_threshold > 0.0 && without == 0 {
                 loads.spread_over_all(set);
             }
             return loads;

@@ -61,7 +61,12 @@ impl Spread {
     ) -> Option<Arc<Host>> {
         let Balancer { config, counters, zone, .. } = balancer;
         let mut draw = || next_random(random);
-        let (priority, source) = self.loads.choose(|| cx.hash.unwrap_or_else(&mut draw))?;
+        let others = match cx.without_priorities {
+            0 => None,
+            without => Some(Loads::without(set, config.panic_threshold, without)),
+        };
+        let loads = others.as_ref().filter(|others| !others.is_empty()).unwrap_or(&self.loads);
+        let (priority, source) = loads.choose(|| cx.hash.unwrap_or_else(&mut draw))?;
         if source == Source::All {
             if let LocalityPolicy::ZoneAware(zones) = config.locality
                 && zones.fail_traffic_on_panic

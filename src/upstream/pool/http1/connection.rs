@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use super::decode::{self, Head, Malformed};
 use super::encode::{SendError, Sending};
 use super::upload::Upload;
+use crate::exchange::RequestHead;
+use crate::exchange::interim::Interim;
 use crate::net::ShortWrites;
 use crate::upstream::pool::connect::ConnectionGuard;
 use crate::upstream::pool::error::{RequestBodyError, UpstreamError};
@@ -63,6 +65,8 @@ impl From<UpstreamError> for Failure {
 /// The answer to one request, as far as it has come.
 pub(super) struct Receiving<'a> {
     pub(super) method: &'a Method,
+    /// Where interim responses go.
+    interim: Option<&'a Interim>,
     settings: &'a ConnectionSettings,
     /// Received and not yet understood: after the head, the body's beginning.
     pub(super) input: Bytes,
@@ -77,9 +81,10 @@ pub(super) struct Receiving<'a> {
 }
 
 impl<'a> Receiving<'a> {
-    pub(super) fn new(method: &'a Method, settings: &'a ConnectionSettings) -> Self {
+    pub(super) fn new(head: &'a RequestHead, settings: &'a ConnectionSettings) -> Self {
         Self {
-            method,
+            method: &head.method,
+            interim: head.extensions.get(),
             settings,
             input: Bytes::new(),
             heard: false,
@@ -232,8 +237,8 @@ impl Connection {
     }
 }
 
-/// The head at the front of the input, if it is all there. Interim responses are passed over
-/// (RFC 9110 section 15.2), but for a switch of protocols, which nobody asked for.
+/// The head at the front of the input, if it is all there. Interim responses before it are
+/// passed on or dropped (RFC 9110 section 15.2); a switch of protocols is one that nobody asked for.
 fn next_head(
     receiving: &mut Receiving<'_>,
     sending: &mut Sending,
@@ -249,7 +254,11 @@ fn next_head(
         match head.parts.status {
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed("a switch of protocols")),
             StatusCode::CONTINUE => sending.release(),
-            status if status.is_informational() => {}
+            status if status.is_informational() => {
+                if let Some(Interim(sink)) = receiving.interim {
+                    sink.send(status, &head.parts.headers);
+                }
+            }
             _ => return Ok(Some(head)),
         }
     }

@@ -188,7 +188,7 @@ impl HostPool {
         let error = loop {
             let reused = connection.served > 0;
             connection.served += 1;
-            let mut receiving = Receiving::new(&head.method, &self.settings);
+            let mut receiving = Receiving::new(head, &self.settings);
             let answer =
                 std::future::poll_fn(|cx| connection.poll_answer(cx, &mut sending, &mut receiving));
             let Failure { error, silent } = match answer.await {
