@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use thiserror::Error;
 
+use super::connection_queue::ConnectionQueue;
 use crate::exchange::RoutingPriority;
 use crate::telemetry::metrics::{Cell, Gauge, StatGroup};
 
@@ -23,6 +24,10 @@ pub struct Limits {
     pub max_pending_requests: u32,
     /// `max_requests`, 1024 unless set.
     pub max_requests: u32,
+    /// `max_connection_pools`, without limit unless set; a worker has a pool for each host it uses.
+    pub max_connection_pools: u32,
+    /// `per_host_thresholds.max_connections`, without limit unless set.
+    pub max_connections_per_host: u32,
     /// `max_retries`, 3 unless set; without effect if there is a budget.
     pub max_retries: u32,
     /// `retry_budget`, which takes the place of `max_retries`.
@@ -66,6 +71,8 @@ impl Default for Limits {
             max_connections: 1024,
             max_pending_requests: 1024,
             max_requests: 1024,
+            max_connection_pools: u32::MAX,
+            max_connections_per_host: u32::MAX,
             max_retries: 3,
             retry_budget: None,
             track_remaining: false,
@@ -84,10 +91,13 @@ pub enum Resource {
     Request,
     /// A request that is being tried again.
     Retry,
+    /// A worker's connections to one host.
+    Pool,
 }
 
 impl Resource {
-    const ALL: [Self; 4] = [Self::Connection, Self::Pending, Self::Request, Self::Retry];
+    const ALL: [Self; 5] =
+        [Self::Connection, Self::Pending, Self::Request, Self::Retry, Self::Pool];
 }
 
 /// A limit was met: Envoy's `UO`.
@@ -107,39 +117,52 @@ struct Used {
 
 /// Units in use by all clusters of one name.
 #[derive(Debug, Default)]
-pub(super) struct Usage([[Used; 4]; 2]);
+pub(super) struct Usage {
+    used: [[Used; 5]; 2],
+    /// Who waits for a connection.
+    pub(super) queue: Arc<ConnectionQueue>,
+}
 
 impl StatGroup for Usage {
     fn visit(&self, visit: &mut dyn FnMut(&'static str, Cell<'_>)) {
-        const NAMES: [[&str; 4]; 2] = [
+        const NAMES: [[&str; 5]; 2] = [
             [
                 "default.cx_open",
                 "default.rq_pending_open",
                 "default.rq_open",
                 "default.rq_retry_open",
+                "default.cx_pool_open",
             ],
-            ["high.cx_open", "high.rq_pending_open", "high.rq_open", "high.rq_retry_open"],
+            [
+                "high.cx_open",
+                "high.rq_pending_open",
+                "high.rq_open",
+                "high.rq_retry_open",
+                "high.cx_pool_open",
+            ],
         ];
-        for (names, used) in NAMES.iter().zip(&self.0) {
+        for (names, used) in NAMES.iter().zip(&self.used) {
             for (name, used) in names.iter().zip(used) {
                 visit(name, Cell::Gauge(&used.open));
             }
         }
-        const REMAINING: [[&str; 4]; 2] = [
+        const REMAINING: [[&str; 5]; 2] = [
             [
                 "default.remaining_cx",
                 "default.remaining_pending",
                 "default.remaining_rq",
                 "default.remaining_retries",
+                "default.remaining_cx_pools",
             ],
             [
                 "high.remaining_cx",
                 "high.remaining_pending",
                 "high.remaining_rq",
                 "high.remaining_retries",
+                "high.remaining_cx_pools",
             ],
         ];
-        for (names, used) in REMAINING.iter().zip(&self.0) {
+        for (names, used) in REMAINING.iter().zip(&self.used) {
             for (name, used) in names.iter().zip(used) {
                 if used.tracked.load(Ordering::Relaxed) {
                     visit(name, Cell::Gauge(&used.remaining));
@@ -172,7 +195,7 @@ impl Breakers {
         let limits = &self.limits[priority as usize];
         let budgeted = resource == Resource::Retry && limits.retry_budget.is_some();
         let tracked = limits.track_remaining && !budgeted;
-        let used = &self.usage.0[priority as usize][resource as usize];
+        let used = &self.usage.used[priority as usize][resource as usize];
         used.tracked.store(tracked, Ordering::Relaxed);
         if tracked {
             let limit = i64::from(self.limit(priority, resource));
@@ -187,7 +210,7 @@ impl Breakers {
 
     /// Units of `resource` in use now.
     pub fn in_use(&self, priority: RoutingPriority, resource: Resource) -> u32 {
-        self.usage.0[priority as usize][resource as usize].units.load(Ordering::Relaxed)
+        self.usage.used[priority as usize][resource as usize].units.load(Ordering::Relaxed)
     }
 
     /// Takes one unit, unless the limit is met. Exact, whoever else takes one at the same time.
@@ -197,7 +220,7 @@ impl Breakers {
         resource: Resource,
     ) -> Result<Permit, Overflow> {
         let limit = self.limit(priority, resource);
-        let used = &self.usage.0[priority as usize][resource as usize];
+        let used = &self.usage.used[priority as usize][resource as usize];
         let taken = used.units.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |units| {
             (units < limit).then_some(units + 1)
         });
@@ -210,21 +233,14 @@ impl Breakers {
         }
     }
 
-    /// Takes one unit even over the limit: a pool without any connection may always make one, or
-    /// what waits there would wait for ever.
-    pub(super) fn acquire_over_limit(
-        &self,
-        priority: RoutingPriority,
-        resource: Resource,
-    ) -> Permit {
-        let used = &self.usage.0[priority as usize][resource as usize];
-        let before = used.units.fetch_add(1, Ordering::Relaxed);
-        self.permit(priority, resource, before)
+    /// Who waits for a connection, and who has idle ones.
+    pub(super) fn queue(&self) -> &Arc<ConnectionQueue> {
+        &self.usage.queue
     }
 
     fn permit(&self, priority: RoutingPriority, resource: Resource, before: u32) -> Permit {
         let limit = self.limit(priority, resource);
-        let used = &self.usage.0[priority as usize][resource as usize];
+        let used = &self.usage.used[priority as usize][resource as usize];
         if before.saturating_add(1) >= limit {
             used.open.set(1);
         }
@@ -240,6 +256,7 @@ impl Breakers {
             Resource::Connection => limits.max_connections,
             Resource::Pending => limits.max_pending_requests,
             Resource::Request => limits.max_requests,
+            Resource::Pool => limits.max_connection_pools,
             Resource::Retry => match limits.retry_budget {
                 None => limits.max_retries,
                 Some(budget) => {
@@ -271,7 +288,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let used = &self.usage.0[self.priority as usize][self.resource as usize];
+        let used = &self.usage.used[self.priority as usize][self.resource as usize];
         let before = used.units.fetch_sub(1, Ordering::Relaxed);
         // The limit of retries moves with a budget, so that the edge may be passed unseen.
         if before == self.limit || before < self.limit && self.resource == Resource::Retry {
@@ -279,6 +296,9 @@ impl Drop for Permit {
         }
         if used.tracked.load(Ordering::Relaxed) {
             used.remaining.inc();
+        }
+        if self.resource == Resource::Connection {
+            self.usage.queue.tell();
         }
     }
 }

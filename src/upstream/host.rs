@@ -130,6 +130,8 @@ pub struct Host {
     /// nothing.
     monitor: OnceLock<Box<Monitor>>,
     told: RwLock<Told>,
+    /// Connections that are open or being made.
+    connections: AtomicU32,
     /// What is counted on it.
     pub stats: HostStats,
 }
@@ -149,6 +151,7 @@ impl Host {
             ejected: AtomicBool::new(false),
             monitor: OnceLock::new(),
             told: RwLock::default(),
+            connections: AtomicU32::new(0),
             stats: HostStats::default(),
         }
     }
@@ -241,6 +244,19 @@ impl Host {
         self.ejected.store(ejected, Ordering::Relaxed);
     }
 
+    /// Connections to it that are open or being made.
+    pub(super) fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection to it unless there are so many already. Exact, whoever else does so at the
+    /// same time.
+    pub(super) fn take_connection(self: &Arc<Self>, limit: u32) -> Option<HostConnection> {
+        let below = |open: u32| (open < limit).then_some(open + 1);
+        let taken = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
+        taken.is_ok().then(|| HostConnection(Arc::clone(self)))
+    }
+
     /// What outlier detection knows of it.
     pub(super) fn monitor(&self) -> &Monitor {
         self.monitor.get_or_init(Box::default)
@@ -270,6 +286,15 @@ impl Host {
             changed = true;
         }
         changed
+    }
+}
+
+/// A connection that counts at its host; dropping it ends that.
+pub(super) struct HostConnection(Arc<Host>);
+
+impl Drop for HostConnection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -153,7 +153,9 @@ pub struct LocalCluster {
 
 impl LocalCluster {
     fn new(cluster: &Arc<Cluster>) -> Self {
-        Self::with_pools(cluster, Arc::new(Pools::new(cluster)))
+        let pools = Arc::new(Pools::new(cluster));
+        cluster.breakers.queue().register(Arc::downgrade(&pools) as _);
+        Self::with_pools(cluster, pools)
     }
 
     /// The successor for `cluster`, with the connections of `replaced` if they fit.

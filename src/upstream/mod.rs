@@ -14,6 +14,7 @@
 pub mod balancer;
 pub mod breaker;
 pub mod compile;
+mod connection_queue;
 pub mod dns;
 pub mod health;
 pub mod host;

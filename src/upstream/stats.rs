@@ -14,6 +14,8 @@ crate::stats! {
         counter upstream_rq_pending_total,
         /// Requests that wait for a connection now.
         gauge upstream_rq_pending_active,
+        /// Requests refused because the host would have needed a pool too many.
+        counter upstream_cx_pool_overflow,
         /// Requests refused because too many waited for a connection.
         counter upstream_rq_pending_overflow,
         /// Times that endpoints were not renewed in time.

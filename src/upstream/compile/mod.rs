@@ -5,6 +5,7 @@ mod endpoints;
 mod hashing;
 mod health;
 mod lb;
+mod limits;
 mod outlier;
 mod policies;
 mod protocol;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::balancer::locality::LocalityPolicy;
-use super::breaker::{Breakers, Limits, RetryBudget};
+use super::breaker::Breakers;
 use super::dns::{DnsResolver, DnsSettings, FailureRate, LookupFamily};
 use super::health::HealthChecks;
 use super::hosts::{Endpoints, HostSet};
@@ -105,7 +106,7 @@ impl Cluster {
             lb_subset_config,
             load_balancing_policy,
         }));
-        let limits = errors.take(thresholds(circuit_breakers).at("circuit_breakers"));
+        let limits = errors.take(limits::compile(circuit_breakers).at("circuit_breakers"));
         let outlier = outlier_detection
             .and_then(|proto| errors.take(outlier::compile(proto).at("outlier_detection")));
         let checks = errors.take(health::compile(health_checks)).flatten();
@@ -256,56 +257,6 @@ fn eds_config(
     let source = source::compile(&source).at("eds_config")?;
     let service_name = if service_name.is_empty() { name } else { &service_name };
     Ok(EdsConfig { service_name: service_name.into(), source })
-}
-
-/// Limits of the default and the high priority.
-fn thresholds(proto: Option<proto::CircuitBreakers>) -> Result<[Limits; 2], Errors> {
-    let proto::CircuitBreakers { thresholds } = proto.unwrap_or_default();
-    let mut errors = Errors::new();
-    let mut limits = [None; 2];
-    for (index, threshold) in thresholds.into_iter().enumerate() {
-        let proto::circuit_breakers::Thresholds {
-            priority,
-            max_connections,
-            max_pending_requests,
-            max_requests,
-            max_retries,
-            track_remaining,
-            retry_budget,
-        } = threshold;
-        let priority = fields::enumeration::<core::RoutingPriority>(priority);
-        let Some(priority) = errors.take(priority.at("priority").index(index).at("thresholds"))
-        else {
-            continue;
-        };
-        let budget = retry_budget.map(budget).transpose().at("retry_budget");
-        let retry_budget = errors.take(budget.index(index).at("thresholds")).flatten();
-        let default = Limits::default();
-        // The first of a priority counts, as in Envoy.
-        limits[priority as usize].get_or_insert(Limits {
-            max_connections: max_connections.unwrap_or(default.max_connections),
-            max_pending_requests: max_pending_requests.unwrap_or(default.max_pending_requests),
-            max_requests: max_requests.unwrap_or(default.max_requests),
-            max_retries: max_retries.unwrap_or(default.max_retries),
-            retry_budget,
-            track_remaining,
-        });
-    }
-    errors.finish()?;
-    Ok(limits.map(Option::unwrap_or_default))
-}
-
-fn budget(proto: proto::circuit_breakers::thresholds::RetryBudget) -> Result<RetryBudget, Errors> {
-    let proto::circuit_breakers::thresholds::RetryBudget { budget_percent, min_retry_concurrency } =
-        proto;
-    let default = RetryBudget::default();
-    let percent = budget_percent.map_or(default.percent, |percent| percent.value);
-    if !(0.0..=100.0).contains(&percent) {
-        let fault = Fault::out_of_range(percent, "in 0..=100");
-        return Err(Errors::from(fault).at("budget_percent"));
-    }
-    let min_concurrency = min_retry_concurrency.unwrap_or(default.min_concurrency);
-    Ok(RetryBudget { percent, min_concurrency })
 }
 
 fn transport(proto: Option<core::TransportSocket>) -> Result<(), Errors> {

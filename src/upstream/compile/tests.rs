@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::proto::json::from_json;
 use crate::upstream::balancer::LbPolicy;
+use crate::upstream::breaker::Limits;
 use crate::upstream::pool::UpstreamProtocol;
 
 fn compile(cluster: Value) -> Result<Cluster, Errors> {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{HostPool, TcpKeepalive, UpstreamError};
-use crate::upstream::breaker::Permit;
-use crate::upstream::host::Host;
+use super::{Attempt, HostPool, TcpKeepalive, UpstreamError};
+use crate::upstream::breaker::{Permit, Resource};
+use crate::upstream::host::{Host, HostConnection};
 use crate::upstream::stats::ClusterStats;
 
 /// Counts one connection. The task that drives the connection owns it, so that it is counted
@@ -18,8 +18,54 @@ pub(super) struct ConnectionGuard {
     host: Arc<Host>,
     pool: Weak<HostPool>,
     http2: bool,
+    // Given back in this order: who is told of the second looks for the first.
+    _leave: Leave,
+}
+
+/// Leave to make one connection.
+pub(super) struct Leave {
+    _at_host: HostConnection,
     _permit: Permit,
 }
+
+impl HostPool {
+    /// Leave to make a connection: below the limits of the cluster and of the host, which hold for all
+    /// workers. If they are met by idle connections, one of those is closed, whoever has it.
+    pub(super) fn may_connect(&self, attempt: &Attempt<'_>) -> Option<Leave> {
+        let queue = attempt.cluster.breakers.queue();
+        loop {
+            let full = match leave(attempt) {
+                Ok(leave) => return Some(leave),
+                Err(full) => full,
+            };
+            if !queue.make_room(full.map(|_at_host| attempt.host.address())) {
+                return None;
+            }
+            // A connection of HTTP/2 ends on its own worker, which tells of it later.
+            if attempt.cluster.connection.protocol.may_be_http2() {
+                return leave(attempt).ok();
+            }
+        }
+    }
+}
+
+/// The error says which limit is met: the host's, or the cluster's.
+pub(super) fn leave(attempt: &Attempt<'_>) -> Result<Leave, Option<HostIsFull>> {
+    let breakers = &attempt.cluster.breakers;
+    let limit = breakers.limits(attempt.priority).max_connections_per_host;
+    // Looked at first: a permit that is given back at once tells all who wait, and if each of them
+    // did that they would never sleep again.
+    if attempt.host.connections() >= limit {
+        return Err(Some(HostIsFull));
+    }
+    let permit = breakers.acquire(attempt.priority, Resource::Connection);
+    let permit = permit.map_err(|_overflow| None)?;
+    let at_host = attempt.host.take_connection(limit).ok_or(Some(HostIsFull))?;
+    Ok(Leave { _at_host: at_host, _permit: permit })
+}
+
+/// The host's own limit is met.
+pub(super) struct HostIsFull;
 
 impl ConnectionGuard {
     pub(super) fn begin(
@@ -27,7 +73,7 @@ impl ConnectionGuard {
         host: &Arc<Host>,
         stats: &Arc<ClusterStats>,
         http2: bool,
-        permit: Permit,
+        leave: Leave,
     ) -> Self {
         stats.upstream_cx_total.inc();
         stats.upstream_cx_active.inc();
@@ -40,7 +86,7 @@ impl ConnectionGuard {
             host: Arc::clone(host),
             pool: Arc::downgrade(pool),
             http2,
-            _permit: permit,
+            _leave: leave,
         }
     }
 

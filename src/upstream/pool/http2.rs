@@ -19,8 +19,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body;
-use super::connect::ConnectionGuard;
+use super::connect::{ConnectionGuard, Leave};
 use super::error::SharedFailure;
+use super::http1::Here;
 use super::patience;
 use super::request::{PendingRequest, for_http2};
 use super::{Attempt, HostPool, UpstreamError};
@@ -47,6 +48,8 @@ struct Use {
 pub(super) struct Http2Pool {
     state: Mutex<State>,
     pub(super) open: AtomicU32,
+    /// Requests that wait for a stream.
+    waiting: AtomicU32,
     /// Tells those who wait that a stream is free or that connecting is over.
     pub(super) freed: Notify,
 }
@@ -73,10 +76,14 @@ impl Drop for StreamSlot {
     fn drop(&mut self) {
         let mut used = self.connection.use_.lock();
         used.streams -= 1;
-        if used.streams == 0 {
+        let is_idle = used.streams == 0;
+        if is_idle {
             used.idle_since = Instant::now();
         }
         drop(used);
+        if is_idle && self.pool.yields(self.pool.http2.waiting.load(Ordering::Relaxed)) {
+            self.pool.http2.forget(&self.connection);
+        }
         self.pool.http2.freed.notify_one();
     }
 }
@@ -119,9 +126,12 @@ impl HostPool {
         let pending = PendingRequest::begin(&attempt.cluster.stats, attempt.acquire_pending()?);
         let mut refused = false;
         let mut waits_for = None;
+        let _waiting = (Here::new(&self.http2.waiting), self.queue.enter());
         let slot = loop {
             let mut freed = std::pin::pin!(self.http2.freed.notified());
             freed.as_mut().enable();
+            let mut elsewhere = std::pin::pin!(self.queue.freed());
+            elsewhere.as_mut().enable();
             if let Some(slot) = self.http2_slot() {
                 break Ok(slot);
             }
@@ -130,27 +140,32 @@ impl HostPool {
             }
             waits_for = self.http2.state.lock().connecting;
             if waits_for.is_none() {
-                if let Some(permit) = self.may_connect(attempt, &self.http2.open) {
-                    waits_for = Some(self.connect_http2(attempt, permit));
+                if let Some(leave) = self.may_connect(attempt) {
+                    waits_for = Some(self.connect_http2(attempt, leave));
+                } else if attempt.allows_no_connection() {
+                    break Err(UpstreamError::Overflow);
                 } else if !refused {
                     refused = true;
                     attempt.cluster.stats.upstream_cx_overflow.inc();
                 }
             }
-            freed.await;
+            tokio::select! {
+                () = freed => {}
+                () = elsewhere => {}
+            }
         };
         pending.over(slot)
     }
 
     /// Begins to connect and returns the number of the connection.
-    fn connect_http2(self: &Arc<Self>, attempt: &Attempt<'_>, permit: Permit) -> u64 {
+    fn connect_http2(self: &Arc<Self>, attempt: &Attempt<'_>, leave: Leave) -> u64 {
         let mut state = self.http2.state.lock();
         state.begun += 1;
         let number = state.begun;
         state.connecting = Some(number);
         drop(state);
         let stats = &attempt.cluster.stats;
-        let guard = ConnectionGuard::begin(self, attempt.host, stats, true, permit);
+        let guard = ConnectionGuard::begin(self, attempt.host, stats, true, leave);
         let pool = Arc::clone(self);
         // Ends within the connect timeout.
         tokio::spawn(async move {
@@ -284,6 +299,20 @@ impl Http2Pool {
             !is_old && !c.sender.is_closed()
         });
         old
+    }
+
+    /// Gives up a connection that carries nothing; false if there is none.
+    pub(super) fn close_one(&self) -> bool {
+        let mut state = self.state.lock();
+        let idle = state.connections.iter().position(|c| c.use_.lock().streams == 0);
+        let closed = idle.map(|index| state.connections.swap_remove(index));
+        drop(state);
+        closed.is_some()
+    }
+
+    /// Connections that carry nothing.
+    pub(super) fn idle_count(&self) -> usize {
+        self.state.lock().connections.iter().filter(|c| c.use_.lock().streams == 0).count()
     }
 
     #[cfg(test)]

@@ -41,6 +41,7 @@ pub use self::settings::{
 };
 use super::Cluster;
 use super::breaker::{Permit, Resource};
+use super::connection_queue::{CloseIdle, ConnectionQueue};
 use super::health::IMMEDIATE_FAIL;
 use super::host::Host;
 use super::outlier::Outcome;
@@ -62,6 +63,9 @@ struct HostPool {
     http2: Http2Pool,
     /// The host is gone: what is open is closed when its request ends.
     retired: AtomicBool,
+    /// Those of the cluster's other pools that wait for a connection.
+    queue: Arc<ConnectionQueue>,
+    _permit: Permit,
 }
 
 /// One request's way to a host.
@@ -77,6 +81,12 @@ impl Attempt<'_> {
             self.cluster.stats.upstream_rq_pending_overflow.inc();
             UpstreamError::Overflow
         })
+    }
+
+    /// A limit of 0 is met for ever.
+    fn allows_no_connection(&self) -> bool {
+        let limits = self.cluster.breakers.limits(self.priority);
+        limits.max_connections == 0 || limits.max_connections_per_host == 0
     }
 
     fn begin(&self, permit: Permit) -> ActiveRequest {
@@ -112,7 +122,7 @@ impl Pools {
     ) -> impl Future<Output = Result<(ResponseHead, Body), UpstreamError>> + Send + 'a {
         async move {
             let attempt = Attempt { cluster, host, priority: permit.priority() };
-            let pool = self.of(host);
+            let pool = self.of(&attempt)?;
             if self.settings.disable_compression {
                 head.headers.remove(ACCEPT_ENCODING);
             }
@@ -134,18 +144,39 @@ impl Pools {
         }
     }
 
-    fn of(&self, host: &Host) -> Arc<HostPool> {
+    /// The pool of a host, a new one if it has none and there may be another.
+    fn of(&self, attempt: &Attempt<'_>) -> Result<Arc<HostPool>, UpstreamError> {
+        let address = attempt.host.address();
         let mut pools = self.by_address.lock();
-        let pool = pools.entry(host.address()).or_insert_with(|| {
-            Arc::new(HostPool {
-                settings: Arc::clone(&self.settings),
-                stats: Arc::clone(&self.stats),
-                http1: Http1Pool::default(),
-                http2: Http2Pool::default(),
-                retired: AtomicBool::new(false),
+        if let Some(pool) = pools.get(&address) {
+            return Ok(Arc::clone(pool));
+        }
+        let breakers = &attempt.cluster.breakers;
+        let acquire = || breakers.acquire(attempt.priority, Resource::Pool);
+        let permit = acquire().or_else(|overflow| {
+            let unused = pools.iter().find(|(_, pool)| pool.is_unused()).map(|(host, _)| *host);
+            let closed = unused.and_then(|host| pools.remove(&host));
+            closed.map_or(Err(overflow), |pool| {
+                pool.retire();
+                drop(pool);
+                acquire()
             })
         });
-        Arc::clone(pool)
+        let Ok(permit) = permit else {
+            self.stats.upstream_cx_pool_overflow.inc();
+            return Err(UpstreamError::Overflow);
+        };
+        let pool = Arc::new(HostPool {
+            settings: Arc::clone(&self.settings),
+            stats: Arc::clone(&self.stats),
+            http1: Http1Pool::default(),
+            http2: Http2Pool::default(),
+            retired: AtomicBool::new(false),
+            queue: Arc::clone(breakers.queue()),
+            _permit: permit,
+        });
+        pools.insert(address, Arc::clone(&pool));
+        Ok(pool)
     }
 
     /// Connections that wait for a request.
@@ -169,6 +200,14 @@ fn outcome_of(sent: &Result<(ResponseHead, Body), UpstreamError>) -> Option<Outc
     })
 }
 
+impl CloseIdle for Pools {
+    fn close_one(&self, to: Option<SocketAddr>) -> bool {
+        let pools = self.by_address.lock();
+        let mut pools = pools.iter().filter(|(address, _)| to.is_none_or(|to| to == **address));
+        pools.any(|(_, pool)| pool.http1.close_one() || pool.http2.close_one())
+    }
+}
+
 impl Drop for Pools {
     fn drop(&mut self) {
         for pool in self.by_address.get_mut().values() {
@@ -178,19 +217,6 @@ impl Drop for Pools {
 }
 
 impl HostPool {
-    /// Leave to make a connection: below the cluster's limit, or the only one of this pool, without
-    /// which nothing that waits here would ever be served.
-    fn may_connect(&self, attempt: &Attempt<'_>, open: &AtomicU32) -> Option<Permit> {
-        let breakers = &attempt.cluster.breakers;
-        match breakers.acquire(attempt.priority, Resource::Connection) {
-            Ok(permit) => Some(permit),
-            Err(_overflow) if open.load(Ordering::Relaxed) == 0 => {
-                Some(breakers.acquire_over_limit(attempt.priority, Resource::Connection))
-            }
-            Err(_overflow) => None,
-        }
-    }
-
     fn connection_begun(&self, http2: bool) {
         let open = if http2 { &self.http2.open } else { &self.http1.open };
         open.fetch_add(1, Ordering::Relaxed);
@@ -203,6 +229,22 @@ impl HostPool {
         };
         open.fetch_sub(1, Ordering::Relaxed);
         freed.notify_one();
+    }
+
+    /// Whether nothing is on its connections, and nobody waits for one.
+    fn is_unused(self: &Arc<Self>) -> bool {
+        // The map has one reference; who sends or waits has another.
+        let open = |open: &AtomicU32| usize::try_from(open.load(Ordering::Relaxed)).unwrap_or(0);
+        Arc::strong_count(self) == 1
+            && open(&self.http1.open) == self.http1.idle_count()
+            && open(&self.http2.open) == self.http2.idle_count()
+    }
+
+    /// Whether an idle connection is to be closed since others, elsewhere, wait to make one: more
+    /// likely the more of those who wait are elsewhere.
+    fn yields(&self, waiting_here: u32) -> bool {
+        let all = self.queue.waiting();
+        all > waiting_here && rand::random_range(0..all) >= waiting_here
     }
 
     fn is_retired(&self) -> bool {

@@ -96,6 +96,11 @@ impl UpstreamProtocol {
             Self::Downstream => downstream == Version::HTTP_2,
         }
     }
+
+    /// Whether any request leaves as HTTP/2.
+    pub(super) fn may_be_http2(self) -> bool {
+        !matches!(self, Self::Http1)
+    }
 }
 
 /// `config.core.v3.Http2ProtocolOptions` towards an upstream.

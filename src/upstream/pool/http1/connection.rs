@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -64,9 +64,9 @@ impl From<UpstreamError> for Failure {
 
 /// The answer to one request, as far as it has come.
 pub(super) struct Receiving<'a> {
-    pub(super) method: &'a Method,
-    /// Where interim responses go.
-    interim: Option<&'a Interim>,
+    /// The request's: its method says whether the answer has a body, an extension of it where interim
+    /// responses go.
+    pub(super) head: &'a RequestHead,
     settings: &'a ConnectionSettings,
     /// Received and not yet understood: after the head, the body's beginning.
     pub(super) input: Bytes,
@@ -83,8 +83,7 @@ pub(super) struct Receiving<'a> {
 impl<'a> Receiving<'a> {
     pub(super) fn new(head: &'a RequestHead, settings: &'a ConnectionSettings) -> Self {
         Self {
-            method: &head.method,
-            interim: head.extensions.get(),
+            head,
             settings,
             input: Bytes::new(),
             heard: false,
@@ -246,7 +245,7 @@ fn next_head(
     while !receiving.input.is_empty() {
         let found = decode::head(
             &receiving.input,
-            receiving.method,
+            &receiving.head.method,
             receiving.settings.max_headers as usize,
         )?;
         let Some(head) = found else { return Ok(None) };
@@ -255,7 +254,7 @@ fn next_head(
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed("a switch of protocols")),
             StatusCode::CONTINUE => sending.release(),
             status if status.is_informational() => {
-                if let Some(Interim(sink)) = receiving.interim {
+                if let Some(Interim(sink)) = receiving.head.extensions.get() {
                     sink.send(status, &head.parts.headers);
                 }
             }

@@ -27,11 +27,11 @@ use tokio::time::Instant;
 use self::body::Response;
 use self::connection::{Connection, Failure, Receiving};
 use self::encode::Sending;
-use super::connect::ConnectionGuard;
+use super::connect::{ConnectionGuard, Leave, leave};
 use super::request::{PendingRequest, for_http1};
 use super::{Attempt, HostPool, UpstreamError};
 use crate::exchange::{Body, RequestHead, ResponseHead};
-use crate::upstream::breaker::{Permit, Resource};
+use crate::upstream::breaker::Permit;
 
 /// An idle connection and since when.
 struct Idle {
@@ -45,8 +45,26 @@ pub(super) struct Http1Pool {
     /// The last one parked is the first one used, so that a surplus grows old and is closed.
     idle: Mutex<Vec<Idle>>,
     pub(super) open: AtomicU32,
+    /// Requests that wait for a connection.
+    waiting: AtomicU32,
     /// Tells those who wait that a connection is idle or may be made.
     pub(super) freed: Notify,
+}
+
+/// Counts somebody who waits, until it is dropped.
+pub(super) struct Here<'a>(&'a AtomicU32);
+
+impl<'a> Here<'a> {
+    pub(super) fn new(waiting: &'a AtomicU32) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Http1Pool {
@@ -75,7 +93,14 @@ impl Http1Pool {
         old as u64
     }
 
-    #[cfg(test)]
+    /// Closes the connection that has been idle for longest; false if there is none.
+    pub(super) fn close_one(&self) -> bool {
+        let mut idle = self.idle.lock();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        oldest.is_some()
+    }
+
     pub(super) fn idle_count(&self) -> usize {
         self.idle.lock().len()
     }
@@ -85,6 +110,9 @@ impl HostPool {
     /// Takes back a connection whose response has ended.
     fn park(&self, mut connection: Connection, now: Instant) {
         if self.is_retired() || self.is_worn(connection.served, connection.opened, now) {
+            return;
+        }
+        if self.yields(self.http1.waiting.load(Ordering::Relaxed)) {
             return;
         }
         connection.rest();
@@ -103,12 +131,9 @@ impl HostPool {
         let busy = u64::from(open.saturating_sub(idle));
         let wanted = (busy * u64::from(self.settings.preconnect_percent)).div_ceil(100);
         for _ in u64::from(open)..wanted {
-            let breakers = &attempt.cluster.breakers;
-            let Ok(permit) = breakers.acquire(attempt.priority, Resource::Connection) else {
-                return;
-            };
+            let Ok(leave) = leave(attempt) else { return };
             let stats = &attempt.cluster.stats;
-            let guard = ConnectionGuard::begin(self, attempt.host, stats, false, permit);
+            let guard = ConnectionGuard::begin(self, attempt.host, stats, false, leave);
             let pool = Arc::clone(self);
             // Ends within the connect timeout.
             tokio::spawn(async move {
@@ -137,21 +162,28 @@ impl HostPool {
         let stats = &attempt.cluster.stats;
         let pending = PendingRequest::begin(stats, attempt.acquire_pending()?);
         let mut refused = false;
+        let _waiting = (Here::new(&self.http1.waiting), self.queue.enter());
         let connection = loop {
             let mut freed = std::pin::pin!(self.http1.freed.notified());
             freed.as_mut().enable();
+            let mut elsewhere = std::pin::pin!(self.queue.freed());
+            elsewhere.as_mut().enable();
             if let Some(connection) = self.http1.pop() {
                 break Ok(connection);
             }
-            match self.may_connect(attempt, &self.http1.open) {
-                Some(permit) => break self.dial_http1(attempt, permit).await,
+            match self.may_connect(attempt) {
+                Some(leave) => break self.dial_http1(attempt, leave).await,
+                None if attempt.allows_no_connection() => break Err(UpstreamError::Overflow),
                 None if !refused => {
                     refused = true;
                     stats.upstream_cx_overflow.inc();
                 }
                 None => {}
             }
-            freed.await;
+            tokio::select! {
+                () = freed => {}
+                () = elsewhere => {}
+            }
         };
         pending.over(connection)
     }
@@ -159,10 +191,10 @@ impl HostPool {
     async fn dial_http1(
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
-        permit: Permit,
+        leave: Leave,
     ) -> Result<Connection, UpstreamError> {
         let stats = &attempt.cluster.stats;
-        let guard = ConnectionGuard::begin(self, attempt.host, stats, false, permit);
+        let guard = ConnectionGuard::begin(self, attempt.host, stats, false, leave);
         let stream = guard.dial(self).await?;
         Ok(Connection::new(stream, guard))
     }
