@@ -3,7 +3,8 @@
 //! A management server streams listeners, routes, clusters and endpoints; nuncio checks each
 //! resource, answers ACK or NACK, and carries HTTP traffic by what it accepted. This page is the
 //! map: where things live, who may know whom, and what travels where. [`server::Server`] is the
-//! way to run a proxy inside another program.
+//! way to run a proxy inside another program, [`upstream::LoadBalancer`] the way to use its balancing,
+//! pools and health checks without one.
 //!
 //! # The map
 //!

@@ -113,27 +113,30 @@ pub struct Told {
 
 /// One address of a cluster. It stays the same object while updates keep its address and host name;
 /// weight and health may change under it.
+///
+/// What a choice reads comes first, so that looking at one host of many costs one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Host {
-    address: SocketAddr,
-    hostname: Arc<str>,
     weight: AtomicU32,
     /// By the load that it reports; 0 if it does not.
     reported_weight: AtomicU32,
-    reports: OnceLock<Box<Reports>>,
+    /// What is counted on it.
+    pub stats: HostStats,
+    address: SocketAddr,
+    /// Connections that are open or being made.
+    connections: AtomicU32,
     health: AtomicU8,
     checked: AtomicU8,
+    ejected: AtomicBool,
     /// When it last began to be healthy, in nanoseconds since the first host of the process.
     up_since: AtomicU64,
-    ejected: AtomicBool,
+    hostname: Arc<str>,
+    reports: OnceLock<Box<Reports>>,
     /// Made when the first request is judged, so that it costs clusters without outlier detection
     /// nothing.
     monitor: OnceLock<Box<Monitor>>,
     told: RwLock<Told>,
-    /// Connections that are open or being made.
-    connections: AtomicU32,
-    /// What is counted on it.
-    pub stats: HostStats,
 }
 
 impl Host {
@@ -227,6 +230,11 @@ impl Host {
     pub(super) fn up_since(&self) -> Instant {
         let since = Duration::from_nanos(self.up_since.load(Ordering::Relaxed));
         first().checked_add(since).unwrap_or_else(first)
+    }
+
+    /// What its endpoint says that only some need. Takes a lock.
+    pub(super) fn told(&self) -> Told {
+        self.told.read().clone()
     }
 
     /// How it wants to be checked. Takes a lock.

@@ -107,14 +107,20 @@ impl ClusterManager {
 
     /// The worker's part of a cluster; `None` if there is no such cluster.
     pub fn get(&self, name: &str) -> Option<Arc<LocalCluster>> {
-        let mut state = self.0.state.lock();
+        let state = self.0.state.lock();
         if let Some(local) = state.local.get(name) {
             return Some(Arc::clone(local));
         }
         let cluster = Arc::clone(state.clusters.get(name)?);
-        let local = Arc::new(LocalCluster::new(&cluster));
-        state.local.insert(Arc::clone(cluster.name()), Arc::clone(&local));
-        Some(local)
+        drop(state);
+        Some(self.adopt(&cluster))
+    }
+
+    /// Makes the worker's part of a cluster.
+    pub(super) fn adopt(&self, cluster: &Arc<Cluster>) -> Arc<LocalCluster> {
+        let local = Arc::new(LocalCluster::new(cluster));
+        self.0.state.lock().local.insert(Arc::clone(cluster.name()), Arc::clone(&local));
+        local
     }
 }
 
@@ -203,8 +209,11 @@ impl LocalCluster {
 
     /// A host for a request, by the cluster's newest host set.
     pub fn choose(&self, cx: &LbContext<'_>) -> Result<Arc<Host>, NoHost> {
-        self.follow();
-        let host = self.balancer.choose(cx);
+        let set = self.cluster.hosts.load();
+        let (changed, host) = self.balancer.choose(&set, cx);
+        if changed {
+            self.pools.retain(&set);
+        }
         if host.is_err() {
             self.cluster.stats.upstream_cx_none_healthy.inc();
         }

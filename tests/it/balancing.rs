@@ -311,3 +311,27 @@ async fn hosts_get_as_much_as_their_own_reports_say() {
     busy.script(crate::harness::Script::default());
     eventually("reports are forgotten", async || (share().await == 20).then_some(())).await;
 }
+
+#[tokio::test]
+async fn turns_are_even_over_workers() {
+    let origins = origins(&["a", "b", "c", "d"]).await;
+    let cluster = static_cluster("one", &addresses(&origins));
+    let routes = [route("/", json!({ "cluster": "one" }))];
+    let proxy =
+        crate::harness::ProxyBuilder::new(bootstrap(&[listener("in", &routes)], &[cluster]))
+            .args(["--concurrency", "2"])
+            .ready()
+            .await;
+    let address = proxy.listener("in").await;
+    let clients = (0..20).map(|_| async move {
+        let mut client = Http1::connect(address).await;
+        for _ in 0..200 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    for origin in &origins {
+        let share = origin.requests();
+        assert!((990..=1_010).contains(&share), "{share} of 4000");
+    }
+}

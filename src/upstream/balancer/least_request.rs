@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::below;
 use crate::upstream::host::Host;
 
 /// How the least loaded host is found.
@@ -29,8 +30,10 @@ impl LeastRequest {
         hosts: &[Arc<Host>],
         mut random: impl FnMut() -> u64,
     ) -> Option<usize> {
-        let count = u64::try_from(hosts.len()).ok().filter(|count| *count > 0)?;
-        let mut draw = || usize::try_from(random() % count).unwrap_or(0);
+        if hosts.is_empty() {
+            return None;
+        }
+        let mut draw = || below(random(), hosts.len());
         let mut best = draw();
         match self.choices {
             Some(choices) => {
@@ -58,6 +61,9 @@ impl LeastRequest {
     fn is_less_loaded(&self, a: &Host, b: &Host) -> bool {
         let requests = |host: &Host| host.stats.rq_active.value() + 1;
         if self.active_request_bias == 1.0 {
+            if a.weight() == b.weight() {
+                return requests(a) < requests(b);
+            }
             let load = |of: &Host, by: &Host| i128::from(requests(of)) * i128::from(by.weight());
             return load(a, b) < load(b, a);
         }

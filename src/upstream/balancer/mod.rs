@@ -181,39 +181,68 @@ impl Balancer {
 
     /// Follows `set`; true if it is another than last time.
     pub(super) fn follow(&self, set: &Arc<HostSet>) -> bool {
-        let counts = self.zone.as_ref().and_then(|zone| zone.counts());
+        self.state.lock().follow(set, self)
+    }
+
+    /// A host of `set`, which it follows, for a request; and whether the set is another than last time.
+    /// O(1), or O(log n) at first among unequal weights.
+    pub(super) fn choose(
+        &self,
+        set: &Arc<HostSet>,
+        cx: &LbContext<'_>,
+    ) -> (bool, Result<Arc<Host>, NoHost>) {
         let mut state = self.state.lock();
-        let same_set = state.set.as_ref().is_some_and(|current| Arc::ptr_eq(current, set));
-        if same_set && state.counts == counts {
+        let changed = state.follow(set, self);
+        (changed, state.choose(set, self, cx))
+    }
+
+    fn may_override(&self, host: &Host) -> bool {
+        let status = match (host.health(), host.availability()) {
+            (status @ (HealthStatus::Draining | HealthStatus::Timeout), _) => status,
+            (_, Availability::Unhealthy) => HealthStatus::Unhealthy,
+            (_, Availability::Degraded) => HealthStatus::Degraded,
+            (status, Availability::Healthy) => status,
+        };
+        self.config.override_statuses & (1 << status as u8) != 0
+    }
+}
+
+impl State {
+    fn follow(&mut self, set: &Arc<HostSet>, balancer: &Balancer) -> bool {
+        let counts = balancer.zone.as_ref().and_then(|zone| zone.counts());
+        let same_set = self.set.as_ref().is_some_and(|current| Arc::ptr_eq(current, set));
+        if same_set && self.counts == counts {
             return false;
         }
-        state.whole = Spread::of(set, &self.config);
-        state.parts.clear();
-        state.parts.resize_with(set.subsets().map_or(0, Subsets::len), Default::default);
-        state.set = Some(Arc::clone(set));
-        state.counts = counts;
+        self.whole = Spread::of(set, &balancer.config);
+        self.parts.clear();
+        self.parts.resize_with(set.subsets().map_or(0, Subsets::len), Default::default);
+        self.set = Some(Arc::clone(set));
+        self.counts = counts;
         !same_set
     }
 
-    /// A host for a request. O(1), or O(log n) among unequal weights.
-    pub(super) fn choose(&self, cx: &LbContext<'_>) -> Result<Arc<Host>, NoHost> {
-        let mut state = self.state.lock();
-        let State { set, counts, whole, parts, random } = &mut *state;
-        let set = set.as_ref().ok_or(NoHost)?;
+    fn choose(
+        &mut self,
+        set: &HostSet,
+        balancer: &Balancer,
+        cx: &LbContext<'_>,
+    ) -> Result<Arc<Host>, NoHost> {
+        let Self { set: _, counts, whole, parts, random } = self;
         if let Some(wanted) = cx.override_host {
             match wanted.addresses.iter().find_map(|address| set.by_address(*address)) {
-                Some(host) if self.may_override(host) => return Ok(Arc::clone(host)),
+                Some(host) if balancer.may_override(host) => return Ok(Arc::clone(host)),
                 _ if wanted.strict => return Err(NoHost),
                 _ => {}
             }
         }
         let mut choose = |set: &HostSet, spread: &mut Spread| {
-            spread.choose((set, counts.as_deref()), self, cx, random)
+            spread.choose((set, counts.as_deref()), balancer, cx, random)
         };
-        let (Some(subsets), Some(config)) = (set.subsets(), &self.config.subsets) else {
+        let (Some(subsets), Some(config)) = (set.subsets(), &balancer.config.subsets) else {
             return choose(set, whole).ok_or(NoHost);
         };
-        let stats = &self.counters.subsets;
+        let stats = &balancer.counters.subsets;
         for part in subsets.parts(config, cx.metadata, stats) {
             let chosen = match part {
                 Part::Whole => choose(set, whole),
@@ -222,7 +251,7 @@ impl Balancer {
                     else {
                         continue;
                     };
-                    choose(set, spread.get_or_insert_with(|| Spread::of(set, &self.config)))
+                    choose(set, spread.get_or_insert_with(|| Spread::of(set, &balancer.config)))
                 }
             };
             match (chosen, part) {
@@ -235,16 +264,6 @@ impl Balancer {
             }
         }
         Err(NoHost)
-    }
-
-    fn may_override(&self, host: &Host) -> bool {
-        let status = match (host.health(), host.availability()) {
-            (status @ (HealthStatus::Draining | HealthStatus::Timeout), _) => status,
-            (_, Availability::Unhealthy) => HealthStatus::Unhealthy,
-            (_, Availability::Degraded) => HealthStatus::Degraded,
-            (status, Availability::Healthy) => status,
-        };
-        self.config.override_statuses & (1 << status as u8) != 0
     }
 }
 
@@ -271,4 +290,10 @@ fn next_random(state: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// A random number below `count`, without a division; 0 if `count` is.
+fn below(random: u64, count: usize) -> usize {
+    let product = u128::from(random) * count as u128;
+    usize::try_from(product >> 64).unwrap_or(0)
 }

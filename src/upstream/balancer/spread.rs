@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::locality::{self, Localities, LocalityPolicy};
 use super::priority::{Loads, Source};
 use super::round_robin::RoundRobin;
-use super::{Balancer, LbConfig, LbContext, LbPolicy, next_random, zone_aware};
+use super::{Balancer, LbConfig, LbContext, LbPolicy, below, next_random, zone_aware};
 use crate::upstream::host::Host;
 use crate::upstream::hosts::{HostSet, PriorityHosts};
 use crate::upstream::zone::ZoneCounts;
@@ -139,7 +139,7 @@ impl Turns {
                 turns.get_or_insert_with(|| RoundRobin::new(hosts, draw())).next(hosts)
             }
             LbPolicy::Random if hosts.is_empty() => None,
-            LbPolicy::Random => usize::try_from(draw() % hosts.len() as u64).ok(),
+            LbPolicy::Random => Some(below(draw(), hosts.len())),
             LbPolicy::LeastRequest(policy) => policy.choose(hosts, draw),
             // Chosen by its table.
             LbPolicy::Hash(_) => None,

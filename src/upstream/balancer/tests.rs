@@ -16,11 +16,17 @@ fn balancer_in(config: LbConfig, zone: Option<Arc<LocalZone>>) -> Balancer {
     Balancer::with(config, counters, zone)
 }
 
+/// A host of the set that is followed.
+fn choose(choosing: &Balancer, cx: &LbContext<'_>) -> Result<Arc<Host>, NoHost> {
+    let set = choosing.state.lock().set.clone().ok_or(NoHost)?;
+    choosing.choose(&set, cx).1
+}
+
 /// The ports that so many choices go to, and how often.
 fn chosen(choosing: &Balancer, cx: &LbContext<'_>, times: u32) -> BTreeMap<u16, u32> {
     let mut counts = BTreeMap::new();
     for _ in 0..times {
-        let Ok(host) = choosing.choose(cx) else { continue };
+        let Ok(host) = choose(choosing, cx) else { continue };
         *counts.entry(host.address().port()).or_default() += 1;
     }
     counts
@@ -35,7 +41,7 @@ fn counts(
     choosing.follow(&set(hosts));
     let mut counts = BTreeMap::new();
     for _ in 0..requests {
-        let host = choosing.choose(&LbContext::default()).unwrap();
+        let host = choose(&choosing, &LbContext::default()).unwrap();
         *counts.entry(host.address().port()).or_default() += 1;
     }
     counts
@@ -76,7 +82,7 @@ fn least_request_prefers_the_idle_host() {
     choosing.follow(&hosts);
     let busy = (0..1_000)
         .filter(|_| {
-            let host = choosing.choose(&LbContext::default());
+            let host = choose(&choosing, &LbContext::default());
             host.unwrap().address().port() == 1
         })
         .count();
@@ -86,13 +92,13 @@ fn least_request_prefers_the_idle_host() {
 #[test]
 fn an_empty_set_has_no_host_and_a_new_set_is_followed() {
     let choosing = balancer(LbConfig::default());
-    let choose = || choosing.choose(&LbContext::default());
-    assert_eq!(choose().unwrap_err(), NoHost);
+    let chosen = || choose(&choosing, &LbContext::default());
+    assert_eq!(chosen().unwrap_err(), NoHost);
     let one = set(&[(0, Unknown, 1)]);
     assert!(choosing.follow(&one) && !choosing.follow(&one));
-    assert!(choose().is_ok());
+    assert!(chosen().is_ok());
     assert!(choosing.follow(&set(&[])));
-    assert_eq!(choose().unwrap_err(), NoHost);
+    assert_eq!(chosen().unwrap_err(), NoHost);
 }
 
 #[test]
@@ -365,4 +371,31 @@ fn eventually_older(set: &HostSet, age: std::time::Duration) {
     while set.iter().any(|host| host.up_since().elapsed() <= age) {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn least_request_is_even_although_one_host_is_slow() {
+    // A host answers each of its requests after so many arrivals; the last one takes ten times as long.
+    let hosts = set(&[(0, Unknown, 1); 8]);
+    let choosing = balancer(LbConfig {
+        policy: LbPolicy::LeastRequest(LeastRequest::default()),
+        ..LbConfig::default()
+    });
+    choosing.follow(&hosts);
+    let mut ends: BTreeMap<usize, Vec<Arc<Host>>> = BTreeMap::new();
+    let mut counts = BTreeMap::<u16, usize>::new();
+    for arrival in 0..10_000 {
+        for host in ends.remove(&arrival).into_iter().flatten() {
+            host.stats.rq_active.dec();
+        }
+        let host = choose(&choosing, &LbContext::default()).unwrap();
+        let port = host.address().port();
+        *counts.entry(port).or_default() += 1;
+        host.stats.rq_active.inc();
+        let takes = if port == 8 { 200 } else { 20 };
+        ends.entry(arrival + takes).or_default().push(host);
+    }
+    let worst = counts.values().max().unwrap();
+    assert!(*worst * 8 < 13_000, "under 1.3 of the mean: {counts:?}");
+    assert!(counts[&8] * 8 < 7_000, "the slow one has less: {counts:?}");
 }

@@ -71,6 +71,11 @@ impl Origin {
         Self::start(name, &address.to_string(), false).await
     }
 
+    /// The same that speaks HTTP/2 only.
+    pub(crate) async fn http2_at(name: &str, address: SocketAddr) -> Self {
+        Self::start(name, &address.to_string(), true).await
+    }
+
     async fn start(name: &str, address: &str, h2: bool) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
