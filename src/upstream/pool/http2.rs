@@ -124,9 +124,9 @@ impl HostPool {
             return Ok(slot);
         }
         let pending = PendingRequest::begin(&attempt.cluster.stats, attempt.acquire_pending()?);
-        let mut refused = false;
+        // From the first refusal on others are to know that somebody waits.
+        let mut waiting = None;
         let mut waits_for = None;
-        let _waiting = (Here::new(&self.http2.waiting), self.queue.enter());
         let slot = loop {
             let mut freed = std::pin::pin!(self.http2.freed.notified());
             freed.as_mut().enable();
@@ -144,9 +144,11 @@ impl HostPool {
                     waits_for = Some(self.connect_http2(attempt, leave));
                 } else if attempt.allows_no_connection() {
                     break Err(UpstreamError::Overflow);
-                } else if !refused {
-                    refused = true;
+                } else if waiting.is_none() {
                     attempt.cluster.stats.upstream_cx_overflow.inc();
+                    waiting = Some((Here::new(&self.http2.waiting), self.queue.enter()));
+                    // Nobody tells of what was freed before that.
+                    continue;
                 }
             }
             tokio::select! {

@@ -161,8 +161,8 @@ impl HostPool {
     ) -> Result<Connection, UpstreamError> {
         let stats = &attempt.cluster.stats;
         let pending = PendingRequest::begin(stats, attempt.acquire_pending()?);
-        let mut refused = false;
-        let _waiting = (Here::new(&self.http1.waiting), self.queue.enter());
+        // From the first refusal on others are to know that somebody waits.
+        let mut waiting = None;
         let connection = loop {
             let mut freed = std::pin::pin!(self.http1.freed.notified());
             freed.as_mut().enable();
@@ -171,14 +171,17 @@ impl HostPool {
             if let Some(connection) = self.http1.pop() {
                 break Ok(connection);
             }
-            match self.may_connect(attempt) {
-                Some(leave) => break self.dial_http1(attempt, leave).await,
-                None if attempt.allows_no_connection() => break Err(UpstreamError::Overflow),
-                None if !refused => {
-                    refused = true;
-                    stats.upstream_cx_overflow.inc();
-                }
-                None => {}
+            if let Some(leave) = self.may_connect(attempt) {
+                break self.dial_http1(attempt, leave).await;
+            }
+            if attempt.allows_no_connection() {
+                break Err(UpstreamError::Overflow);
+            }
+            if waiting.is_none() {
+                stats.upstream_cx_overflow.inc();
+                waiting = Some((Here::new(&self.http1.waiting), self.queue.enter()));
+                // Nobody tells of what was freed before that.
+                continue;
             }
             tokio::select! {
                 () = freed => {}
