@@ -4,6 +4,7 @@
 //! thread has used the expression.
 
 mod header;
+mod substitution;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use super::fields;
 use crate::proto::envoy::r#type::matcher::v3 as proto;
 
 pub use header::{HeaderField, HeaderMatcher, header_name};
+pub use substitution::RegexSubstitution;
 
 /// The longest regular expression that is taken, in bytes.
 pub const MAX_REGEX_LENGTH: usize = 64 * 1024;

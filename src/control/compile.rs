@@ -35,8 +35,11 @@ pub struct Compilers {
 impl Compilers {
     /// Compile steps whose results count in `telemetry` and log to `sinks`.
     pub fn new(telemetry: Telemetry, sinks: Sinks) -> Self {
-        let upstream =
-            upstream::CompileContext { telemetry: telemetry.clone(), ..Default::default() };
+        let upstream = upstream::CompileContext {
+            telemetry: telemetry.clone(),
+            sinks: Some(sinks.clone()),
+            ..Default::default()
+        };
         let listener = listener::CompileContext { telemetry, sinks };
         Self { upstream: Arc::new(upstream), listener: Arc::new(listener) }
     }

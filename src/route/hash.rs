@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xxhash_rust::xxh64::xxh64;
 
+use crate::config::matcher::RegexSubstitution;
 use crate::exchange::RequestHead;
 use crate::exchange::headers::cookie;
 
@@ -20,7 +21,8 @@ pub(super) struct HashPolicy {
 
 #[derive(Debug)]
 pub(super) enum HashSource {
-    Header(HeaderName),
+    /// Each value is changed first, if that is wanted.
+    Header(HeaderName, Option<Box<RegexSubstitution>>),
     Cookie(Box<HashCookie>),
     /// The address of the client's connection.
     SourceIp,
@@ -55,7 +57,9 @@ impl HashPolicies {
         let mut hashed = Hashed::default();
         for HashPolicy { source: part, terminal } in &self.0 {
             let part = match part {
-                HashSource::Header(name) => header(&head.headers, name),
+                HashSource::Header(name, rewrite) => {
+                    header(&head.headers, name, rewrite.as_deref())
+                }
                 HashSource::SourceIp => Some(xxh64(source.as_bytes(), 0)),
                 HashSource::QueryParameter(name) => parameter(head.uri.query(), name),
                 HashSource::Cookie(wanted) => match cookie(&head.headers, &wanted.name) {
@@ -83,15 +87,23 @@ impl HashPolicies {
 }
 
 /// The values of a header, whatever their order.
-fn header(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+fn header(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    rewrite: Option<&RegexSubstitution>,
+) -> Option<u64> {
+    let changed = |value: &'_ HeaderValue| -> Vec<u8> {
+        let value = value.as_bytes();
+        rewrite.map_or_else(|| value.to_vec(), |rewrite| rewrite.apply(value).into_owned())
+    };
     let mut values = headers.get_all(name).iter();
-    let first = values.next()?.as_bytes();
-    if values.next().is_none() {
-        return Some(xxh64(first, 0));
+    let first = values.next()?;
+    if values.next().is_none() && rewrite.is_none() {
+        return Some(xxh64(first.as_bytes(), 0));
     }
-    let mut all: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let mut all: Vec<_> = headers.get_all(name).iter().map(changed).collect();
     all.sort_unstable();
-    Some(all.into_iter().fold(0, |seed, value| xxh64(value, seed)))
+    Some(all.into_iter().fold(0, |seed, value| xxh64(&value, seed)))
 }
 
 fn parameter(query: Option<&str>, name: &str) -> Option<u64> {
@@ -114,12 +126,29 @@ mod tests {
     }
 
     fn named(name: &'static str) -> HashPolicy {
-        part(HashSource::Header(HeaderName::from_static(name)))
+        part(HashSource::Header(HeaderName::from_static(name), None))
     }
 
     fn cookie_part(attributes: Option<&str>) -> HashPolicy {
         let attributes = attributes.map(Into::into);
         part(HashSource::Cookie(Box::new(HashCookie { name: "sid".into(), attributes })))
+    }
+
+    #[test]
+    fn a_headers_values_may_be_changed_first() {
+        use crate::proto::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher};
+        let pattern = RegexMatcher { regex: "^([^-]*)-.*$".into(), engine_type: None };
+        let message =
+            RegexMatchAndSubstitute { pattern: Some(pattern), substitution: r"\1".into() };
+        let rewrite = Some(Box::new(RegexSubstitution::compile(&message).unwrap()));
+        let policy = || part(HashSource::Header(HeaderName::from_static("x"), rewrite.clone()));
+        let of = |value: &str| {
+            let request = http::Request::get("/").header("x", value);
+            hash(vec![policy()], request).hash
+        };
+        assert_eq!(of("user-1"), of("user-2"));
+        assert_eq!(of("user-1"), Some(xxh64(b"user", 0)));
+        assert_ne!(of("other-1"), of("user-1"));
     }
 
     #[test]

@@ -258,3 +258,40 @@ async fn a_check_that_makes_no_sense_is_refused_with_every_fault_named() {
     }
     world.until_answers("/", "one").await;
 }
+
+#[tokio::test]
+async fn what_checks_find_is_written_as_events() {
+    let (well, ill) = (Origin::http1("well").await, Origin::http1("ill").await);
+    ill.script(Script::status(500));
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old.log"), dir.path().join("new.log"));
+    let sink = json!({
+        "@type": "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.\
+                  HealthCheckEventFileSink",
+        "event_log_path": new,
+    });
+    let logged = with(
+        by_path("/"),
+        json!({ "event_log_path": old, "event_logger": [{ "name": "file", "typed_config": sink }] }),
+    );
+    let cluster = with(static_cluster("one", &[well.address, ill.address]), checking(logged));
+    let (proxy, _address) = serve(cluster).await;
+    proxy.until_stat("cluster.one.health_check.healthy", 1).await;
+    ill.script(Script::default());
+    proxy.until_stat("cluster.one.health_check.healthy", 2).await;
+    for file in [&old, &new] {
+        let lines = eventually("three events are written", async || {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let lines: Vec<Value> =
+                text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let edges = |name: &str| lines.iter().filter(|line| !line[name].is_null()).count();
+            let told = (edges("add_healthy_event"), edges("eject_unhealthy_event"));
+            (told == (2, 1)).then_some(lines)
+        })
+        .await;
+        let ejected = lines.iter().find(|line| !line["eject_unhealthy_event"].is_null()).unwrap();
+        assert_eq!(ejected["eject_unhealthy_event"]["failure_type"], "ACTIVE");
+        assert_eq!(ejected["cluster_name"], "one");
+        assert_eq!(ejected["host"]["socket_address"]["port_value"], ill.address.port());
+    }
+}

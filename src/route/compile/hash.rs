@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::matcher::header_name;
+use crate::config::matcher::{RegexSubstitution, header_name};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::route::v3::route_action::{HashPolicy as Proto, hash_policy};
 use crate::route::hash::{HashCookie, HashPolicies, HashPolicy, HashSource};
@@ -30,8 +30,10 @@ fn source(specifier: Option<&PolicySpecifier>) -> Result<Option<HashSource>, Err
     Ok(Some(match specifier {
         None => return Err(Errors::from(Fault::Required).at("policy_specifier")),
         Some(PolicySpecifier::Header(header)) => {
-            let hash_policy::Header { header_name: name } = header;
-            HashSource::Header(header_name(name).at("header_name").at("header")?)
+            let hash_policy::Header { header_name: name, regex_rewrite } = header;
+            let rewrite = regex_rewrite.as_ref().map(RegexSubstitution::compile).transpose();
+            let rewrite = rewrite.at("regex_rewrite").at("header")?.map(Box::new);
+            HashSource::Header(header_name(name).at("header_name").at("header")?, rewrite)
         }
         Some(PolicySpecifier::Cookie(cookie)) => {
             HashSource::Cookie(Box::new(self::cookie(cookie).at("cookie")?))

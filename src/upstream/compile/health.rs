@@ -8,23 +8,31 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use super::protocol::at_least_1_ms;
 use crate::config::matcher::{StringMatcher, header_name};
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::proto::any;
 use crate::proto::envoy::config::core::v3 as core;
+use crate::proto::envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
 use crate::proto::envoy::r#type::v3::{CodecClientType, Int64Range};
-use crate::upstream::health::{Checker, GrpcCheck, HealthConfig, HttpCheck, TcpCheck, Timing};
+use crate::telemetry::access_log::{Sinks, Target};
+use crate::upstream::health::{
+    Checker, EventLog, GrpcCheck, HealthConfig, HttpCheck, TcpCheck, Timing,
+};
 use core::health_check as proto;
 
 /// The checks of a cluster, if it has any.
-pub(super) fn compile(checks: Vec<core::HealthCheck>) -> Result<Option<HealthConfig>, Errors> {
+pub(super) fn compile(
+    checks: Vec<core::HealthCheck>,
+    sinks: Option<&Sinks>,
+) -> Result<Option<HealthConfig>, Errors> {
     let mut checks = checks.into_iter();
     let Some(check) = checks.next() else { return Ok(None) };
     if checks.len() > 0 {
         let text = format!("{} checks; a cluster takes one", checks.len() + 1);
         return Err(Errors::from(Fault::unsupported(text)).at("health_checks"));
     }
-    health_check(check).index(0).at("health_checks").map(Some)
+    health_check(check, sinks).index(0).at("health_checks").map(Some)
 }
 
-fn health_check(check: core::HealthCheck) -> Result<HealthConfig, Errors> {
+fn health_check(check: core::HealthCheck, sinks: Option<&Sinks>) -> Result<HealthConfig, Errors> {
     let core::HealthCheck {
         timeout,
         interval,
@@ -43,6 +51,8 @@ fn health_check(check: core::HealthCheck) -> Result<HealthConfig, Errors> {
         initial_jitter,
         no_traffic_healthy_interval,
         always_log_health_check_success,
+        event_log_path,
+        event_logger,
     } = check;
     let mut errors = Errors::new();
     let default = Timing::default();
@@ -72,6 +82,7 @@ fn health_check(check: core::HealthCheck) -> Result<HealthConfig, Errors> {
     let healthy_threshold = threshold(healthy_threshold, "healthy_threshold");
     let alt_port = alt_port.and_then(|port| errors.take(fields::port(port).at("alt_port")));
     let checker = errors.take(checker(health_checker));
+    let events = errors.take(event_log(event_log_path, event_logger, sinks));
     let no_traffic_interval = no_traffic_interval.unwrap_or(default.no_traffic_interval);
     let unhealthy_interval = unhealthy_interval.unwrap_or(interval);
     let timing = Timing {
@@ -96,9 +107,41 @@ fn health_check(check: core::HealthCheck) -> Result<HealthConfig, Errors> {
             reuse_connection: reuse_connection.unwrap_or(true),
             log_failures: always_log_health_check_failures,
             log_successes: always_log_health_check_success,
+            events: events.unwrap_or_default(),
         }),
         _ => Err(errors),
     }
+}
+
+/// The files that events go to. Without sinks nothing is opened.
+fn event_log(
+    path: String,
+    loggers: Vec<core::TypedExtensionConfig>,
+    sinks: Option<&Sinks>,
+) -> Result<EventLog, Errors> {
+    let open = |path: &str| match sinks {
+        Some(sinks) => sinks.open(&Target::of_path(path)).map(Some).map_err(Errors::from),
+        None => Ok(None),
+    };
+    let mut log = EventLog::default();
+    if !path.is_empty() {
+        log.0.extend(open(&path).at("event_log_path")?);
+    }
+    for (index, logger) in loggers.into_iter().enumerate() {
+        let opened = fields::required(logger.typed_config)
+            .and_then(|config| match any::unpack::<HealthCheckEventFileSink>(&config) {
+                Ok(HealthCheckEventFileSink { event_log_path: path }) => {
+                    fields::non_empty(&path).and_then(|path| open(&path)).at("event_log_path")
+                }
+                Err(any::UnpackError::WrongType { found, .. }) => {
+                    Err(Fault::UnknownExtension(found).into())
+                }
+                Err(error) => Err(Fault::Undecodable(error.to_string()).into()),
+            })
+            .at("typed_config");
+        log.0.extend(opened.index(index).at("event_logger")?);
+    }
+    Ok(log)
 }
 
 fn checker(proto: Option<proto::HealthChecker>) -> Result<Checker, Errors> {

@@ -34,6 +34,7 @@ use crate::proto::envoy::config::cluster::v3 as proto;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use crate::telemetry::access_log::Sinks;
 use crate::telemetry::{Scope, Telemetry};
 use proto::cluster::{DiscoveryType, DnsLookupFamily};
 
@@ -47,6 +48,8 @@ pub struct CompileContext {
     pub telemetry: Telemetry,
     /// Resolves the names of DNS clusters; clones share one.
     pub resolver: DnsResolver,
+    /// Where events of health checks are written; without it nowhere.
+    pub sinks: Option<Sinks>,
     /// Where this proxy runs, if it is said of which cluster it is.
     pub zone: Option<Arc<LocalZone>>,
 }
@@ -109,7 +112,7 @@ impl Cluster {
         let limits = errors.take(limits::compile(circuit_breakers).at("circuit_breakers"));
         let outlier = outlier_detection
             .and_then(|proto| errors.take(outlier::compile(proto).at("outlier_detection")));
-        let checks = errors.take(health::compile(health_checks)).flatten();
+        let checks = errors.take(health::compile(health_checks, cx.sinks.as_ref())).flatten();
         errors.take(transport(transport_socket).at("transport_socket"));
         let dns =
             errors.take(dns_fields(dns_refresh_rate, dns_failure_refresh_rate, dns_lookup_family));

@@ -13,6 +13,7 @@
 //! Differs: a host that the management server removes is gone at once, healthy or not, as with
 //! `ignore_health_on_host_removal`.
 
+mod events;
 mod grpc;
 mod http;
 mod state;
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
+pub use self::events::EventLog;
+use self::events::{Event, Reason};
 pub use self::grpc::GrpcCheck;
 pub use self::http::HttpCheck;
 use self::state::{Change, State};
@@ -115,6 +118,8 @@ pub struct HealthConfig {
     pub log_failures: bool,
     /// Every good check is logged.
     pub log_successes: bool,
+    /// Where that is logged, beside the log of the proxy.
+    pub events: EventLog,
 }
 
 /// What an endpoint says of how to check it: `Endpoint.HealthCheckConfig`.
@@ -255,8 +260,13 @@ impl Cluster {
             if host.checked() == Health::Excluded {
                 state = State::new(Health::Excluded);
             }
+            let before = state.health;
             let change = state.take(verdict, timing);
             self.note(&host, verdict, change);
+            let healths = (before, state.health);
+            for event in events::of_check(&health.config, healths, (verdict, change)) {
+                health.config.events.tell(&health.config, &self.name, &host, event);
+            }
             self.set_checked(&host, state.health);
             if state.health.is_up() && matches!(verdict, Verdict::Success { .. }) {
                 self.let_back(&host);
@@ -296,6 +306,8 @@ impl Cluster {
             health.stats.passive_failure.inc();
             warn!(cluster = %self.name, host = %host.address(), "host asked to be taken out");
             self.set_checked(host, Health::Excluded);
+            let event = Event::Ejected(Reason::Passive);
+            health.config.events.tell(&health.config, &self.name, host, event);
         }
     }
 
