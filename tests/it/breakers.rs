@@ -158,3 +158,16 @@ async fn no_connection_and_no_pool_mean_503_at_once() {
     active.release();
     assert_eq!(held.await.unwrap(), 200);
 }
+
+#[tokio::test]
+async fn a_retry_that_is_over_makes_room_for_the_next_one() {
+    let origin = Origin::http1("one").await;
+    origin.script(Script::status(503));
+    let policy = json!({ "retry_on": "5xx", "num_retries": 3,
+        "retry_back_off": { "base_interval": "0.001s" } });
+    let route = route("/", json!({ "cluster": "one", "retry_policy": policy }));
+    let proxy = limited(&origin, json!({ "max_retries": 1 }), route).await;
+    assert_eq!(get(proxy.listener("in").await, "/").await.status, 503);
+    assert_eq!(origin.requests(), 4);
+    assert_eq!(proxy.stat("cluster.one.upstream_rq_retry_overflow").await, 0);
+}

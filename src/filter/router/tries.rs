@@ -131,8 +131,9 @@ impl Router {
                 // The rest of the body cannot be read twice: what is slow is given up.
                 *hedge = Hedge::default();
             }
-            let permit = self.may_try_again(&cluster, (plan, &replay), forward, &mut stream);
+            // The last retry is over, and makes room for this one.
             drop(retry.take());
+            let permit = self.may_try_again(&cluster, (plan, &replay), forward, &mut stream);
             let Some(permit) = permit else {
                 let Some(hedge) = &mut hedge else { break Ended::Tried(outcome) };
                 let rescued = hedge.rescue(plan, &mut timers, &stream).await;
