@@ -18,6 +18,7 @@
 //! | [`hcm`] | HTTP connection manager: a connection in, requests through the filters, answers out |
 //! | [`filter`] | the HTTP filters and the chain they are folded into; the last is the router |
 //! | [`route`] | request head in, decision out; knows no cluster |
+//! | [`cache`] | stored responses: what may be kept, for how long, and where; no transport inside |
 //! | [`upstream`] | clusters: hosts, balancing, circuit breakers, connection pools; knows no route |
 //! | [`xds`] | the protocol of discovery, both variants; knows type URLs and not their meaning |
 //! | [`telemetry`] | metrics, access logs |
@@ -39,7 +40,7 @@
 //!   7  listener
 //!   6  hcm
 //!   5  filter
-//!   4  route   upstream   xds
+//!   4  route   cache   upstream   xds
 //!   2  telemetry
 //!   1  exchange   net
 //!   0  proto   config      (config may use proto)
@@ -107,6 +108,7 @@
 //! `tests/tidy` checks the floors and the door, and fails with the lines at fault.
 
 pub mod admin;
+pub mod cache;
 pub mod config;
 pub mod control;
 pub mod exchange;

@@ -8,6 +8,7 @@
 //! [`chain`] folds the stages in the order the listener gave.
 
 pub mod buffer;
+pub mod cache;
 pub mod chain;
 pub mod header_mutation;
 pub mod registry;
@@ -20,6 +21,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use self::session::SessionTables;
+use crate::cache::Stores;
 use crate::exchange::deadline::Deadlines;
 use crate::exchange::{
     Body, Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFuture,
@@ -38,6 +40,8 @@ pub struct WorkerContext {
     pub deadlines: Deadlines,
     /// Where sessions are kept, shared by the workers.
     pub sessions: SessionTables,
+    /// Where responses are stored, shared by the workers.
+    pub caches: Stores,
     /// Where filters count.
     pub telemetry: Telemetry,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prost_types::Any;
 
 use super::chain::{FilterChain, Gate};
-use super::{FilterFactory, buffer, header_mutation, router, session, stateful_session};
+use super::{FilterFactory, buffer, cache, header_mutation, router, session, stateful_session};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::effective_type;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
@@ -43,8 +43,9 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-const FILTERS: [Registration; 5] = [
+const FILTERS: [Registration; 6] = [
     buffer::REGISTRATION,
+    cache::REGISTRATION,
     header_mutation::REGISTRATION,
     session::REGISTRATION,
     stateful_session::REGISTRATION,

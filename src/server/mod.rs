@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Running};
+use crate::cache::Stores;
 use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
 use crate::filter::session::SessionTables;
@@ -188,11 +189,13 @@ impl WorkerStart<'_> {
     fn workers(&self, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
         let connection_ids = ConnectionIds::default();
         let sessions = SessionTables::new(self.telemetry.clone());
+        let caches = Stores::default();
         let start = |index| {
             worker::spawn(WorkerOptions {
                 index,
                 snapshots: self.control.snapshots(),
                 sessions: sessions.clone(),
+                caches: caches.clone(),
                 telemetry: self.telemetry.clone(),
                 phase: self.phase.subscribe(),
                 drain_time: self.drain_time,

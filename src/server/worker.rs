@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cache::Stores;
 use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
 use crate::filter::session::SessionTables;
@@ -45,6 +46,8 @@ pub(super) struct WorkerOptions {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What the workers share.
     pub(super) sessions: SessionTables,
+    /// The same.
+    pub(super) caches: Stores,
     /// Where things are counted.
     pub(super) telemetry: Telemetry,
     /// The server's phase.
@@ -105,6 +108,7 @@ async fn run(options: WorkerOptions) {
         index,
         mut snapshots,
         sessions,
+        caches,
         telemetry,
         mut phase,
         drain_time,
@@ -114,7 +118,7 @@ async fn run(options: WorkerOptions) {
     let deadlines = Deadlines::default();
     let clusters = ClusterManager::new(Arc::default());
     tokio::spawn(deadlines.clone().run());
-    let cx = WorkerContext { clusters: clusters.clone(), deadlines, sessions, telemetry };
+    let cx = WorkerContext { clusters: clusters.clone(), deadlines, sessions, caches, telemetry };
     let mut listeners = Listeners::new(index, cx, connection_ids, drain_time);
     loop {
         tokio::select! {

@@ -12,6 +12,8 @@ mod balancing;
 #[cfg(test)]
 mod breakers;
 #[cfg(test)]
+mod cache;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod clusters;

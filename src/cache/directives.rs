@@ -1,0 +1,201 @@
+//! `Cache-Control` (RFC 9111 section 5.2), read as leniently as section 4.2.1 wants it: what cannot be
+//! understood makes a response less fresh, never more.
+
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, HeaderName, PRAGMA};
+use http::{HeaderMap, HeaderValue};
+
+/// Delta-seconds greater than this are this (RFC 9111 section 1.2.2).
+const MAX_SECONDS: u64 = 1 << 31;
+
+/// The directives of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestDirectives {
+    /// Nothing that is not validated.
+    pub no_cache: bool,
+    /// The response is not to be stored.
+    pub no_store: bool,
+    /// Nothing but what is stored.
+    pub only_if_cached: bool,
+    /// Nothing older.
+    pub max_age: Option<Duration>,
+    /// Fresh for at least so much longer.
+    pub min_fresh: Option<Duration>,
+    /// Stale for so long is good enough; however long if there is no number.
+    pub max_stale: Option<Option<Duration>>,
+}
+
+/// The directives of a response.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResponseDirectives {
+    /// Not to be used without validation.
+    pub no_cache: bool,
+    /// Not to be used without validation unless these fields are left out: `no-cache="field"`.
+    pub no_cache_fields: Vec<HeaderName>,
+    /// Not to be stored.
+    pub no_store: bool,
+    /// Not for a shared cache.
+    pub private: bool,
+    /// Not for a shared cache unless these fields are left out: `private="field"`.
+    pub private_fields: Vec<HeaderName>,
+    /// May be stored although it would not be otherwise.
+    pub public: bool,
+    /// Never to be used stale.
+    pub must_revalidate: bool,
+    /// The same, for shared caches.
+    pub proxy_revalidate: bool,
+    /// To be stored only if the status is understood, whatever `no-store` says.
+    pub must_understand: bool,
+    /// Fresh for so long.
+    pub max_age: Option<Duration>,
+    /// The same, for shared caches.
+    pub s_maxage: Option<Duration>,
+}
+
+impl RequestDirectives {
+    /// Those of a request; `Pragma: no-cache` counts if there is no `Cache-Control`.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        let mut any = false;
+        each(headers, |name, argument| {
+            any = true;
+            match name {
+                "no-cache" => found.no_cache = true,
+                "no-store" => found.no_store = true,
+                "only-if-cached" => found.only_if_cached = true,
+                // A request that cannot be understood wants something new.
+                "max-age" => found.max_age = Some(argument.and_then(seconds).unwrap_or_default()),
+                "min-fresh" => found.min_fresh = argument.and_then(seconds),
+                "max-stale" => found.max_stale = Some(argument.and_then(seconds)),
+                _ => {}
+            }
+        });
+        let pragma = headers.get(PRAGMA).map(HeaderValue::as_bytes);
+        if !any && pragma.is_some_and(|value| value.eq_ignore_ascii_case(b"no-cache")) {
+            found.no_cache = true;
+        }
+        found
+    }
+}
+
+impl ResponseDirectives {
+    /// Those of a response. Of a directive that comes twice with different lifetimes the shorter counts.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        each(headers, |name, argument| {
+            let shorter = |before: Option<Duration>| {
+                let now = argument.and_then(seconds).unwrap_or_default();
+                Some(before.map_or(now, |before| before.min(now)))
+            };
+            match name {
+                "no-cache" => match argument.map(fields) {
+                    Some(fields) if !fields.is_empty() => found.no_cache_fields.extend(fields),
+                    _ => found.no_cache = true,
+                },
+                "private" => match argument.map(fields) {
+                    Some(fields) if !fields.is_empty() => found.private_fields.extend(fields),
+                    _ => found.private = true,
+                },
+                "no-store" => found.no_store = true,
+                "public" => found.public = true,
+                "must-revalidate" => found.must_revalidate = true,
+                "proxy-revalidate" => found.proxy_revalidate = true,
+                "must-understand" => found.must_understand = true,
+                "max-age" => found.max_age = shorter(found.max_age),
+                "s-maxage" => found.s_maxage = shorter(found.s_maxage),
+                _ => {}
+            }
+        });
+        found
+    }
+}
+
+/// Calls `see` with each directive, its name in lower case, and its argument without quotes.
+fn each(headers: &HeaderMap, mut see: impl FnMut(&str, Option<&str>)) {
+    for value in headers.get_all(CACHE_CONTROL) {
+        let Ok(text) = std::str::from_utf8(value.as_bytes()) else { continue };
+        for directive in split(text) {
+            let (name, argument) = match directive.split_once('=') {
+                None => (directive, None),
+                Some((name, argument)) => (name, Some(argument.trim())),
+            };
+            let unquoted = argument.map(|argument| {
+                let inner = argument.strip_prefix('"').and_then(|a| a.strip_suffix('"'));
+                inner.unwrap_or(argument)
+            });
+            see(&name.trim().to_ascii_lowercase(), unquoted);
+        }
+    }
+}
+
+/// The parts of a list, whose commas may stand within quotes.
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+    .map(str::trim)
+    .filter(|part| !part.is_empty())
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // More digits than fit are a very long time.
+    Some(Duration::from_secs(text.parse().unwrap_or(MAX_SECONDS).min(MAX_SECONDS)))
+}
+
+fn fields(list: &str) -> Vec<HeaderName> {
+    list.split(',').filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(values: &[&'static str]) -> ResponseDirectives {
+        let headers = values.iter().map(|v| (CACHE_CONTROL, HeaderValue::from_static(v)));
+        ResponseDirectives::of(&headers.collect())
+    }
+
+    fn request(value: &'static str) -> RequestDirectives {
+        let headers = [(CACHE_CONTROL, HeaderValue::from_static(value))];
+        RequestDirectives::of(&headers.into_iter().collect())
+    }
+
+    #[test]
+    fn lists_are_split_outside_of_quotes_only() {
+        let found = response(&[r#"private="set-cookie, x-a" , MAX-AGE=60,,"#, "public"]);
+        assert_eq!(found.private_fields, ["set-cookie", "x-a"]);
+        assert!(!found.private && found.public);
+        assert_eq!(found.max_age, Some(Duration::from_secs(60)));
+        assert!(response(&["no-cache=\"\""]).no_cache);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_not_fresh() {
+        for value in
+            ["max-age=x", "max-age", "max-age=-1", "max-age=1.5", "max-age=", "max-age=9,max-age=0"]
+        {
+            assert_eq!(response(&[value]).max_age, Some(Duration::ZERO), "{value}");
+        }
+        assert_eq!(response(&[r#"max-age="7""#]).max_age, Some(Duration::from_secs(7)));
+        let ages = "max-age=99999999999999999999999";
+        assert_eq!(response(&[ages]).max_age, Some(Duration::from_secs(MAX_SECONDS)));
+        assert_eq!(request("max-age=x").max_age, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_request_says_how_old_or_stale_is_good_enough() {
+        let found = request("max-stale, min-fresh=5, only-if-cached, unknown=3");
+        assert_eq!(found.max_stale, Some(None));
+        assert_eq!(found.min_fresh, Some(Duration::from_secs(5)));
+        assert!(found.only_if_cached && !found.no_cache);
+        assert_eq!(request("max-stale=9").max_stale, Some(Some(Duration::from_secs(9))));
+        let pragma = [(PRAGMA, HeaderValue::from_static("No-Cache"))];
+        assert!(RequestDirectives::of(&pragma.into_iter().collect()).no_cache);
+    }
+}

@@ -1,0 +1,102 @@
+//! A response on its way to the client and into the store.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::cache::{Entry, Key, Store, Ticket};
+use crate::exchange::{Body, BodyError};
+
+/// What is to be stored once its body is whole.
+pub(super) struct Fill {
+    pub(super) store: Arc<Store>,
+    pub(super) key: Key,
+    /// Its body is empty yet.
+    pub(super) entry: Entry,
+    pub(super) limit: u64,
+    pub(super) ticket: Ticket,
+}
+
+impl Fill {
+    /// The same body, which fills the store as it passes.
+    pub(super) fn watch(self, body: Body) -> Body {
+        if body.is_end_stream() {
+            self.finish();
+            return body;
+        }
+        Body::boxed(Filling { body, size: 0, fill: Some(Box::new(self)) })
+    }
+
+    fn finish(self) {
+        let stated =
+            self.entry.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        if stated.is_none_or(|stated: u64| stated == self.entry.length()) {
+            self.store.fill(self.key, Arc::new(self.entry), self.ticket);
+        }
+    }
+}
+
+struct Filling {
+    body: Body,
+    size: u64,
+    /// `None` when it is stored, or will not be.
+    fill: Option<Box<Fill>>,
+}
+
+impl Filling {
+    fn take(&mut self, frame: &Frame<Bytes>) {
+        let Some(fill) = &mut self.fill else { return };
+        // A body with trailers is rare, and only whole with them.
+        let Some(data) = frame.data_ref() else { return self.fill = None };
+        self.size += data.len() as u64;
+        if self.size > fill.limit {
+            fill.store.stats.uncacheable.inc();
+            self.fill = None;
+        } else if !data.is_empty() {
+            fill.entry.body.push(data.clone());
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(fill) = self.fill.take() {
+            fill.finish();
+        }
+    }
+}
+
+impl http_body::Body for Filling {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                this.take(frame);
+                // The end may not be asked for.
+                if this.body.is_end_stream() {
+                    this.finish();
+                }
+            }
+            Some(Err(_)) => this.fill = None,
+            None => this.finish(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,194 @@
+//! The cache over sockets: cases by section of the RFCs as data, and stories of what happens around it.
+
+#[cfg(test)]
+mod cases;
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::harness::resources::{
+    assignment, bootstrap, filter, hcm, listener_of, rds, route, router, static_cluster, table, to,
+    with,
+};
+use crate::harness::scripted::Delta;
+use crate::harness::{
+    Answer, Ending, Http1, Kind, Origin, Proxy, Script, delta, eventually, get, nack_of, request,
+};
+use crate::xds_world::World;
+
+const CACHE: &str = "nuncio.extensions.filters.http.cache.v1.Cache";
+
+fn caching(config: Value, routes: Value) -> Value {
+    let filters = json!({ "http_filters": [filter("cache", CACHE, config), router()] });
+    listener_of("in", hcm(routes, filters))
+}
+
+async fn cached(origin: &Origin, config: Value) -> (Proxy, SocketAddr) {
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let cluster = static_cluster("one", &[origin.address]);
+    let proxy = Proxy::with(bootstrap(&[caching(config, routes)], &[cluster])).await;
+    let address = proxy.listener("in").await;
+    (proxy, address)
+}
+
+/// What a response says the cache did: its word after the cache's name.
+fn verdict(answer: &Answer) -> String {
+    answer.header("cache-status").trim_start_matches("nuncio; ").to_owned()
+}
+
+fn fresh() -> Script {
+    Script::default().header("cache-control", "max-age=60")
+}
+
+#[tokio::test]
+async fn a_stored_response_is_every_workers_and_costs_the_origin_nothing() {
+    let origin = Origin::http1("one").await;
+    origin.script(Script::size(300_000).header("cache-control", "max-age=60"));
+    let (proxy, address) = cached(&origin, json!({})).await;
+    let first = get(address, "/a").await;
+    assert_eq!(verdict(&first), "fwd=uri-miss; fwd-status=200; stored");
+    for _ in 0..20 {
+        let again = get(address, "/a").await;
+        assert!(verdict(&again).starts_with("hit; ttl="), "{}", verdict(&again));
+        assert!(again.body == first.body);
+        assert!(!again.header("age").is_empty());
+    }
+    assert_eq!(origin.requests(), 1);
+    assert_eq!(proxy.stat("http.in.cache.hit").await, 20);
+    assert_eq!(proxy.stat("http.in.cache.entries").await, 1);
+    let bytes = proxy.stat("http.in.cache.bytes").await;
+    assert!((300_000..310_000).contains(&bytes), "{bytes}");
+    let head = request(address, "HEAD", "/a", &[], b"").await;
+    assert_eq!((head.status, head.header("content-length")), (200, "300000"));
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_whole_is_not_stored() {
+    let origin = Origin::http1("one").await;
+    let (proxy, address) = cached(&origin, json!({ "max_body_bytes": 10_000 })).await;
+    let broken = Script::ending(Ending::After(1_000)).header("cache-control", "max-age=60");
+    origin.script(broken.clone());
+    let mut client = Http1::connect(address).await;
+    client.send("GET /broken HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    assert!(client.try_answer("GET").await.is_none());
+    origin.script(Script { sized: false, ..broken });
+    let mut client = Http1::connect(address).await;
+    client.send("GET /broken HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    assert!(client.try_answer("GET").await.is_none());
+    // A client that leaves in the middle leaves nothing behind.
+    origin.script(
+        Script { held_after: Some(1_000), ..Script::size(4_000) }
+            .header("cache-control", "max-age=60"),
+    );
+    let mut client = Http1::connect(address).await;
+    client.send("GET /broken HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    client.head().await.unwrap();
+    drop(client);
+    origin.until_active(0).await;
+    for script in [Script::size(20_000), Script::size(20_000).chunked()] {
+        origin.script(script.header("cache-control", "max-age=60"));
+        for _ in 0..2 {
+            assert_eq!(get(address, "/large").await.body.len(), 20_000);
+        }
+    }
+    origin.script(fresh().header("trailer", "x").trailer("x", "y"));
+    for _ in 0..2 {
+        let answer = request(address, "GET", "/trailers", &[("te", "trailers")], b"").await;
+        assert_eq!((answer.text().as_str(), &answer.trailers["x"]), ("one", &"y".parse().unwrap()));
+    }
+    assert_eq!(proxy.stat("http.in.cache.stored").await, 0);
+    assert_eq!(proxy.stat("http.in.cache.hit").await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_changes_its_target_makes_it_forgotten_even_while_it_is_filled() {
+    let origin = Origin::http1("one").await;
+    origin.script(fresh());
+    let (proxy, address) = cached(&origin, json!({})).await;
+    for path in ["/a", "/b", "/c"] {
+        get(address, path).await;
+    }
+    origin.script(
+        Script::status(201).header("location", "/b").header("content-location", "http://other/c"),
+    );
+    assert_eq!(verdict(&request(address, "POST", "/a", &[], b"x").await), "fwd=method");
+    assert_eq!(proxy.stat("http.in.cache.invalidated").await, 2);
+    origin.script(Script::status(500));
+    request(address, "DELETE", "/c", &[], b"").await;
+    assert!(verdict(&get(address, "/c").await).starts_with("hit"), "it failed");
+    // A fill that began before the change does not bring back the past.
+    origin.script(
+        Script { held_after: Some(1_000), ..Script::size(2_000) }
+            .header("cache-control", "max-age=60"),
+    );
+    let mut slow = Http1::connect(address).await;
+    slow.send("GET /d HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    slow.head().await.unwrap();
+    origin.script(Script::status(204));
+    request(address, "PUT", "/d", &[], b"new").await;
+    origin.release();
+    slow.exactly(2_000).await.unwrap();
+    origin.script(fresh());
+    assert!(verdict(&get(address, "/d").await).starts_with("fwd=uri-miss"));
+}
+
+#[tokio::test]
+async fn a_change_of_policy_keeps_what_is_stored_and_a_bad_one_is_refused() {
+    let mut world = World::delta().await;
+    let push = async |world: &mut World<Delta>, version: &str, config: Value| {
+        world.push(Kind::Listener, version, &[caching(config, rds("table"))], &[]).await;
+    };
+    world.origin.script(fresh());
+    push(&mut world, "2", json!({})).await;
+    eventually("the new listener serves", async || {
+        verdict(&get(world.address, "/a").await).starts_with("hit").then_some(())
+    })
+    .await;
+    push(&mut world, "3", json!({ "excluded_paths": ["/live/*", "/now"], "max_entries": 5 })).await;
+    eventually("the new policy holds", async || {
+        (verdict(&get(world.address, "/live/x").await) == "fwd=bypass").then_some(())
+    })
+    .await;
+    let asked = world.origin.requests();
+    assert!(verdict(&get(world.address, "/a").await).starts_with("hit"));
+    assert_eq!(world.origin.requests(), asked);
+    assert_eq!(verdict(&get(world.address, "/now").await), "fwd=bypass");
+    assert!(verdict(&get(world.address, "/nowhere").await).starts_with("fwd=uri-miss"));
+    for n in 0..20 {
+        get(world.address, &format!("/{n}")).await;
+    }
+    assert!(world.proxy.stat("http.in.cache.entries").await <= 5);
+    let bad = json!({ "excluded_paths": ["x", "/a*b"], "max_entries": 0, "max_memory_bytes": 1 });
+    world.stream.respond(delta(Kind::Listener, "4", &[caching(bad, rds("table"))], &[])).await;
+    let (_, faults) = nack_of(&mut world.stream, Kind::Listener, "4").await;
+    for part in ["excluded_paths[0]", "excluded_paths[1]", "max_entries", "max_memory_bytes"] {
+        assert!(faults.contains(part), "{part}: {faults}");
+    }
+    // The origin goes; what is stored is still there.
+    world.push(Kind::Endpoints, "5", &[assignment("one", &[])], &[]).await;
+    world.until_status("/live/x", 503).await;
+    let answer = get(world.address, "/19").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "one"));
+}
+
+#[tokio::test]
+async fn a_route_may_do_without() {
+    let origin = Origin::http1("one").await;
+    origin.script(fresh());
+    let off = json!({ "cache": { "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+        "disabled": true } });
+    let routes = [
+        with(route("/off", json!({ "cluster": "one" })), json!({ "typed_per_filter_config": off })),
+        to("one"),
+    ];
+    let routes = json!({ "route_config": table("local", &routes) });
+    let cluster = static_cluster("one", &[origin.address]);
+    let proxy = Proxy::with(bootstrap(&[caching(json!({}), routes)], &[cluster])).await;
+    let address = proxy.listener("in").await;
+    for _ in 0..2 {
+        assert_eq!(get(address, "/off").await.header("cache-status"), "");
+    }
+    assert_eq!(origin.requests(), 2);
+}
