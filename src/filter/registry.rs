@@ -43,9 +43,10 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-const FILTERS: [Registration; 6] = [
+const FILTERS: [Registration; 7] = [
     buffer::REGISTRATION,
     cache::REGISTRATION,
+    cache::ENVOYS,
     header_mutation::REGISTRATION,
     session::REGISTRATION,
     stateful_session::REGISTRATION,

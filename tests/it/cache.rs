@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::resources::{
     assignment, bootstrap, filter, hcm, listener_of, rds, route, router, static_cluster, table, to,
-    with,
+    typed, with,
 };
 use crate::harness::scripted::Delta;
 use crate::harness::{
@@ -191,4 +191,41 @@ async fn a_route_may_do_without() {
         assert_eq!(get(address, "/off").await.header("cache-status"), "");
     }
     assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn envoys_own_form_is_the_same_cache() {
+    let origin = Origin::http1("one").await;
+    let store = "envoy.extensions.http.cache.simple_http_cache.v3.SimpleHttpCacheConfig";
+    let kind = "envoy.extensions.filters.http.cache.v3.CacheConfig";
+    let config = |fields: Value| {
+        let config = with(json!({ "typed_config": typed(store, json!({})) }), fields);
+        json!({ "http_filters": [filter("cache", kind, config), router()] })
+    };
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let vary = json!({ "allowed_vary_headers": [{ "exact": "accept-language" }],
+        "max_body_bytes": 5_000, "ignore_request_cache_control_header": true });
+    let listeners = [
+        listener_of("in", hcm(routes.clone(), config(vary))),
+        listener_of("off", hcm(routes, config(json!({ "disabled": true })))),
+    ];
+    let cluster = static_cluster("one", &[origin.address]);
+    let proxy = Proxy::with(bootstrap(&listeners, &[cluster])).await;
+    let address = proxy.listener("in").await;
+    let hit = async |path: &str, script: Script| {
+        origin.script(script);
+        get(address, path).await;
+        let no_cache = [("cache-control", "no-cache")];
+        let again = request(address, "GET", path, &no_cache, b"").await;
+        verdict(&again).starts_with("hit; ttl")
+    };
+    assert!(hit("/a", fresh()).await);
+    assert!(hit("/b", fresh().header("vary", "Accept-Language")).await);
+    assert!(!hit("/c", fresh().header("vary", "accept-language, cookie")).await);
+    assert!(!hit("/d", Script::size(6_000).header("cache-control", "max-age=60")).await);
+    origin.script(fresh());
+    let off = proxy.listener("off").await;
+    for _ in 0..2 {
+        assert_eq!(verdict(&get(off, "/a").await), "fwd=bypass");
+    }
 }

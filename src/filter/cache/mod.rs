@@ -12,6 +12,7 @@
 //! `If-Modified-Since` pass by.
 
 mod answer;
+mod config;
 mod fill;
 
 use std::sync::Arc;
@@ -26,124 +27,17 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use self::answer::{CACHE_STATUS, from_stored, say};
+use self::config::Rules;
+pub(super) use self::config::{ENVOYS, REGISTRATION};
 use self::fill::Fill;
-use super::registry::{FilterContext, Registration};
-use super::{Filter, FilterFactory, Stage, WorkerContext};
+use super::Filter;
 use crate::cache::directives::ResponseDirectives;
-use crate::cache::{
-    Bounds, Entry, Freshness, Key, Policy, Store, StoreKey, Ticket, Uncacheable, Use, Variant,
-};
-use crate::config::{Errors, Fault, OrFault, fields};
+use crate::cache::{Entry, Freshness, Key, Store, Ticket, Uncacheable, Use, Variant};
 use crate::exchange::headers::is_hop_by_hop;
 use crate::exchange::{HttpService, LocalReply, Request, RequestHead, Response, StreamReset};
-use crate::proto::any::unpack;
-use crate::proto::nuncio::extensions::filters::http::cache::v1 as proto;
-use crate::telemetry::Scope;
-
-pub(super) const REGISTRATION: Registration = Registration {
-    config_type: "nuncio.extensions.filters.http.cache.v1.Cache",
-    terminal: false,
-    compile: |config, cx| {
-        let message = unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
-        Ok(Arc::new(compile(message, cx)?))
-    },
-};
-
-const DEFAULT_ENTRIES: u32 = 10_000;
-const DEFAULT_BYTES: u64 = 100 << 20;
-const DEFAULT_BODY: u64 = 1 << 20;
 
 /// Preconditions that a stored response does not answer.
 const OTHER_PRECONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
-
-#[derive(Debug, Clone)]
-struct Rules {
-    policy: Policy,
-    max_body: u64,
-    excluded: Arc<[PathPattern]>,
-}
-
-/// A path, or the beginning of paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum PathPattern {
-    Exact(String),
-    Prefix(String),
-}
-
-impl PathPattern {
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => path == exact,
-            Self::Prefix(prefix) => path.starts_with(prefix),
-        }
-    }
-}
-
-struct Config {
-    rules: Rules,
-    bounds: Bounds,
-    key: StoreKey,
-}
-
-fn compile(message: proto::Cache, cx: &FilterContext) -> Result<Config, Errors> {
-    let proto::Cache {
-        default_ttl,
-        disable_heuristic_freshness,
-        max_entries,
-        max_memory_bytes,
-        max_body_bytes,
-        ignore_request_cache_control,
-        excluded_paths,
-    } = message;
-    let mut errors = Errors::new();
-    let ttl = default_ttl.map(|ttl| fields::duration(&ttl)).transpose().at("default_ttl");
-    let default_ttl = errors.take(ttl).flatten().unwrap_or_default();
-    let entries = max_entries.map(|most| fields::in_range(most, 1..=u32::MAX)).transpose();
-    let entries = errors.take(entries.at("max_entries")).flatten().unwrap_or(DEFAULT_ENTRIES);
-    let bytes = max_memory_bytes.unwrap_or(DEFAULT_BYTES);
-    if bytes < 65_536 {
-        errors.push("max_memory_bytes", Fault::out_of_range(bytes, "65536 or more"));
-    }
-    let mut excluded = Vec::with_capacity(excluded_paths.len());
-    for (index, pattern) in excluded_paths.iter().enumerate() {
-        let (path, is_prefix) = match pattern.strip_suffix('*') {
-            Some(prefix) => (prefix, true),
-            None => (pattern.as_str(), false),
-        };
-        if !path.starts_with('/') || path.contains('*') {
-            let reason = "a path that begins with /, and has * at its end if anywhere";
-            let fault = Fault::out_of_range(format!("{pattern:?}"), reason);
-            errors.take::<()>(Err(Errors::from(fault).index(index).at("excluded_paths")));
-        }
-        excluded.push(match is_prefix {
-            true => PathPattern::Prefix(path.to_owned()),
-            false => PathPattern::Exact(path.to_owned()),
-        });
-    }
-    errors.finish()?;
-    let FilterContext { name, stat_prefix } = cx;
-    Ok(Config {
-        rules: Rules {
-            policy: Policy {
-                default_ttl,
-                heuristics: !disable_heuristic_freshness,
-                ignore_request: ignore_request_cache_control,
-            },
-            max_body: max_body_bytes.unwrap_or(DEFAULT_BODY),
-            excluded: excluded.into(),
-        },
-        bounds: Bounds { entries, bytes },
-        key: StoreKey { stat_prefix: Arc::clone(stat_prefix), filter: Arc::clone(name) },
-    })
-}
-
-impl FilterFactory for Config {
-    fn stage(&self, cx: &WorkerContext) -> Stage {
-        let scope = Scope::http(&self.key.stat_prefix).part("cache");
-        let store = cx.caches.store(&self.key, self.bounds, || cx.telemetry.group(scope));
-        Stage::layer(Cache { rules: self.rules.clone(), store })
-    }
-}
 
 struct Cache {
     rules: Rules,
@@ -217,7 +111,7 @@ impl Cache {
         matches!(head.method, Method::GET | Method::HEAD)
             && stream.request_body.is_none()
             && !OTHER_PRECONDITIONS.iter().any(|name| head.headers.contains_key(name))
-            && !self.rules.excluded.iter().any(|pattern| pattern.matches(path))
+            && !self.rules.excludes(path)
     }
 
     /// A request that may change its target: if it succeeds, what is stored of it, and of what its
@@ -310,7 +204,11 @@ impl Cache {
         delay: Duration,
     ) -> Result<Freshness, Uncacheable> {
         let at = (SystemTime::now(), delay);
-        self.rules.policy.judge(&asked.headers, (status, headers), at)
+        let freshness = self.rules.policy.judge(&asked.headers, (status, headers), at)?;
+        match self.rules.takes_vary(headers) {
+            true => Ok(freshness),
+            false => Err(Uncacheable::VaryAny),
+        }
     }
 
     /// A response for the client, which is stored on its way if it may be.
