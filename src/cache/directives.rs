@@ -24,6 +24,8 @@ pub struct RequestDirectives {
     pub min_fresh: Option<Duration>,
     /// Stale for so long is good enough; however long if there is no number.
     pub max_stale: Option<Option<Duration>>,
+    /// Stale for so long is better than an error (RFC 5861 section 4).
+    pub stale_if_error: Option<Duration>,
 }
 
 /// The directives of a response.
@@ -51,6 +53,8 @@ pub struct ResponseDirectives {
     pub max_age: Option<Duration>,
     /// The same, for shared caches.
     pub s_maxage: Option<Duration>,
+    /// Stale for so long is better than an error (RFC 5861 section 4).
+    pub stale_if_error: Option<Duration>,
 }
 
 impl RequestDirectives {
@@ -68,6 +72,7 @@ impl RequestDirectives {
                 "max-age" => found.max_age = Some(argument.and_then(seconds).unwrap_or_default()),
                 "min-fresh" => found.min_fresh = argument.and_then(seconds),
                 "max-stale" => found.max_stale = Some(argument.and_then(seconds)),
+                "stale-if-error" => found.stale_if_error = argument.and_then(seconds),
                 _ => {}
             }
         });
@@ -104,6 +109,7 @@ impl ResponseDirectives {
                 "must-understand" => found.must_understand = true,
                 "max-age" => found.max_age = shorter(found.max_age),
                 "s-maxage" => found.s_maxage = shorter(found.s_maxage),
+                "stale-if-error" => found.stale_if_error = shorter(found.stale_if_error),
                 _ => {}
             }
         });

@@ -53,6 +53,8 @@ pub struct Freshness {
     pub always_validate: bool,
     /// It is never used stale.
     pub never_stale: bool,
+    /// So long after its lifetime it is better than an error.
+    pub stale_if_error: Duration,
 }
 
 /// What may be done with a stored response for a request.
@@ -122,6 +124,7 @@ impl Policy {
             initial_age: initial_age(response, (now, delay), date),
             always_validate: said.no_cache,
             never_stale: said.must_revalidate || said.proxy_revalidate || said.s_maxage.is_some(),
+            stale_if_error: said.stale_if_error.unwrap_or_default(),
         })
     }
 
@@ -169,6 +172,19 @@ impl Policy {
             Some(most) if most.is_none_or(|most| stale <= most) => Use::Fresh,
             _ => Use::Validate,
         }
+    }
+
+    /// Whether a stale response of this age is better for a request than an error (RFC 5861 section 4).
+    pub fn outlasts_error(
+        &self,
+        freshness: &Freshness,
+        age: Duration,
+        request: &HeaderMap,
+    ) -> bool {
+        let asked = self.asked(request);
+        let allowed = freshness.stale_if_error.max(asked.stale_if_error.unwrap_or_default());
+        let strict = freshness.never_stale || freshness.always_validate || asked.no_cache;
+        !strict && age < freshness.lifetime.saturating_add(allowed)
     }
 
     /// What a request says, if it counts.

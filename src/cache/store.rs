@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use quick_cache::sync::{Cache as Table, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::key::{Key, Variant};
@@ -86,8 +87,12 @@ crate::stats! {
         counter hit,
         /// Requests for what was not stored.
         counter miss,
+        /// Requests that waited for another's response instead of asking themselves.
+        counter coalesced,
         /// Requests for what had to be validated.
         counter stale,
+        /// Stale responses used since the origin answered with an error.
+        counter stale_if_error,
         /// Validations after which what was stored was used.
         counter revalidated,
         /// Requests that could not be answered from a cache.
@@ -110,6 +115,31 @@ crate::stats! {
 pub struct Ticket {
     begun: u64,
     fills: Arc<Fills>,
+    /// Others wait for this fill; they are told when it is over, however it ends.
+    leads: Option<(Key, watch::Sender<()>)>,
+}
+
+/// A fill of another request, to be waited for.
+#[derive(Debug)]
+pub struct Followed(watch::Receiver<()>);
+
+impl Followed {
+    /// Waits until the fill is over; true if its response must not be stored, so that nothing comes of
+    /// waiting for another.
+    pub async fn is_refused(mut self) -> bool {
+        // Otherwise the sender goes without a word.
+        self.0.changed().await.is_ok()
+    }
+}
+
+impl Ticket {
+    /// The response must not be stored: whoever waits for it is to ask.
+    pub fn refuse(self) {
+        if let Some((_, followers)) = &self.leads {
+            // Nobody may be waiting.
+            let _nobody = followers.send(());
+        }
+    }
 }
 
 /// The fills under way, and what was forgotten meanwhile.
@@ -121,12 +151,17 @@ struct FillState {
     clock: u64,
     under_way: usize,
     forgotten: HashMap<Key, u64>,
+    /// The fills that others may wait for.
+    led: HashMap<Key, watch::Receiver<()>>,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.fills.0.lock();
         state.under_way -= 1;
+        if let Some((key, _)) = &self.leads {
+            state.led.remove(key);
+        }
         if state.under_way == 0 {
             state.forgotten = HashMap::new();
         }
@@ -176,12 +211,29 @@ impl Store {
         variants.iter().find(|entry| entry.variant.matches(request)).cloned()
     }
 
-    /// A fill begins.
+    /// A fill begins that nobody waits for.
     pub fn begin(&self) -> Ticket {
+        self.ticket(&mut self.fills.0.lock(), None)
+    }
+
+    /// A fill begins that others will wait for, unless there is one already.
+    ///
+    /// # Errors
+    /// The one that there is.
+    pub fn lead(&self, key: &Key) -> Result<Ticket, Followed> {
         let mut state = self.fills.0.lock();
+        if let Some(led) = state.led.get(key) {
+            return Err(Followed(led.clone()));
+        }
+        let (sender, receiver) = watch::channel(());
+        state.led.insert(key.clone(), receiver);
+        Ok(self.ticket(&mut state, Some((key.clone(), sender))))
+    }
+
+    fn ticket(&self, state: &mut FillState, leads: Option<(Key, watch::Sender<()>)>) -> Ticket {
         state.under_way += 1;
         state.clock += 1;
-        Ticket { begun: state.clock, fills: Arc::clone(&self.fills) }
+        Ticket { begun: state.clock, fills: Arc::clone(&self.fills), leads }
     }
 
     /// Stores what a fill brought, unless it was forgotten since.
@@ -302,6 +354,7 @@ mod tests {
                 initial_age: Duration::ZERO,
                 always_validate: false,
                 never_stale: false,
+                stale_if_error: Duration::ZERO,
             },
             stored: Instant::now(),
         })
@@ -343,6 +396,26 @@ mod tests {
         store.fill(key(1), entry(1, "a"), late);
         assert!(store.get(&key(1), &asking("a")).is_some());
         assert!(store.fills.0.lock().forgotten.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_follows_is_told_however_the_fill_ends() {
+        let store = Store::new(LARGE, Arc::default());
+        let leader = store.lead(&key(1)).unwrap();
+        let followed = store.lead(&key(1)).unwrap_err();
+        assert!(store.lead(&key(2)).is_ok());
+        store.fill(key(1), entry(1, "a"), leader);
+        assert!(!followed.is_refused().await);
+        assert!(store.get(&key(1), &asking("a")).is_some());
+        let given_up = store.lead(&key(1)).unwrap();
+        let followed = store.lead(&key(1)).unwrap_err();
+        drop(given_up);
+        assert!(!followed.is_refused().await);
+        let refused = store.lead(&key(1)).unwrap();
+        let followed = store.lead(&key(1)).unwrap_err();
+        refused.refuse();
+        assert!(followed.is_refused().await);
+        assert!(store.lead(&key(1)).is_ok());
     }
 
     #[test]

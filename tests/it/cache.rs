@@ -229,3 +229,55 @@ async fn envoys_own_form_is_the_same_cache() {
         assert_eq!(verdict(&get(off, "/a").await), "fwd=bypass");
     }
 }
+
+#[tokio::test]
+async fn a_crowd_makes_one_request_and_who_leads_it_may_leave() {
+    let origin = Origin::http1("one").await;
+    let (proxy, address) = cached(&origin, json!({})).await;
+    let crowd = async |path: &'static str, size: usize| {
+        let asking = (0..size).map(|_| tokio::spawn(async move { get(address, path).await }));
+        asking.collect::<Vec<_>>()
+    };
+    let answers = async |asking: Vec<tokio::task::JoinHandle<Answer>>| {
+        let mut verdicts = Vec::new();
+        for answer in asking {
+            let answer = answer.await.unwrap();
+            assert_eq!((answer.status, answer.body.len()), (200, 5_000));
+            verdicts.push(verdict(&answer));
+        }
+        verdicts
+    };
+    let large = || Script::size(5_000).header("cache-control", "max-age=60");
+    origin.script(Script { held_after: Some(1_000), ..large() });
+    let asking = crowd("/a", 200).await;
+    proxy.until_stat("http.in.downstream_rq_active", 200).await;
+    origin.release();
+    let verdicts = answers(asking).await;
+    assert_eq!(origin.requests(), 1);
+    let collapsed = verdicts.iter().filter(|v| *v == "fwd=uri-miss; collapsed").count();
+    assert_eq!(collapsed, 199);
+    assert_eq!(proxy.stat("http.in.cache.coalesced").await, 199);
+
+    // The one that asks goes away: another asks, and the rest go on waiting.
+    origin.script(Script { held_after: Some(1_000), ..large() });
+    let mut leader = Http1::connect(address).await;
+    leader.send("GET /b HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    leader.head().await.unwrap();
+    let asking = crowd("/b", 50).await;
+    proxy.until_stat("http.in.downstream_rq_active", 51).await;
+    origin.script(large());
+    drop(leader);
+    answers(asking).await;
+    assert_eq!(origin.requests(), 3);
+
+    // What must not be stored is asked for by each, and none waits for another's end.
+    origin.script(Script { held: true, ..Script::size(5_000) });
+    let asking = crowd("/c", 20).await;
+    proxy.until_stat("http.in.downstream_rq_active", 20).await;
+    origin.until_active(1).await;
+    origin.release();
+    origin.until_active(19).await;
+    origin.release();
+    answers(asking).await;
+    assert_eq!(origin.requests(), 23);
+}

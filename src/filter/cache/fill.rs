@@ -50,14 +50,20 @@ struct Filling {
 impl Filling {
     fn take(&mut self, frame: &Frame<Bytes>) {
         let Some(fill) = &mut self.fill else { return };
-        // A body with trailers is rare, and only whole with them.
-        let Some(data) = frame.data_ref() else { return self.fill = None };
-        self.size += data.len() as u64;
-        if self.size > fill.limit {
-            fill.store.stats.uncacheable.inc();
-            self.fill = None;
-        } else if !data.is_empty() {
-            fill.entry.body.push(data.clone());
+        match frame.data_ref() {
+            Some(data) if self.size + data.len() as u64 <= fill.limit => {
+                self.size += data.len() as u64;
+                if !data.is_empty() {
+                    fill.entry.body.push(data.clone());
+                }
+            }
+            // Too large; or with trailers, which is rare, and whole only with them.
+            Some(_) | None => {
+                if let Some(fill) = self.fill.take() {
+                    fill.store.stats.uncacheable.inc();
+                    fill.ticket.refuse();
+                }
+            }
         }
     }
 

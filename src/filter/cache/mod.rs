@@ -36,6 +36,11 @@ use crate::cache::{Entry, Freshness, Key, Store, Ticket, Uncacheable, Use, Varia
 use crate::exchange::headers::is_hop_by_hop;
 use crate::exchange::{HttpService, LocalReply, Request, RequestHead, Response, StreamReset};
 
+/// A fill that takes longer lets those who wait for it ask themselves.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Fills that one request waits for, if each brings what is for others.
+const MOST_WAITS: usize = 4;
+
 /// Preconditions that a stored response does not answer.
 const OTHER_PRECONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
 
@@ -72,15 +77,12 @@ impl Filter for Cache {
         let asked = Asked { key, method: head.method.clone(), headers: head.headers.clone() };
         let found = self.store.get(&asked.key, &asked.headers);
         let policy = &self.rules.policy;
-        if let Some(entry) = &found {
-            let age = entry.age(Instant::now());
-            if policy.use_of(&entry.freshness, age, &asked.headers) == Use::Fresh {
-                self.store.stats.hit.inc();
-                let left = seconds(entry.freshness.lifetime) - seconds(age);
-                let status = format!("hit; ttl={left}");
-                let by = (&asked.method, &asked.headers);
-                return Ok(from_stored(entry, by, &status, request.stream));
-            }
+        if let Some(entry) = &found
+            && let Some(left) = self.left(entry, &asked)
+        {
+            self.store.stats.hit.inc();
+            let by = (&asked.method, &asked.headers);
+            return Ok(from_stored(entry, by, &format!("hit; ttl={left}"), request.stream));
         }
         if policy.asked(&asked.headers).only_if_cached {
             self.store.stats.miss.inc();
@@ -94,8 +96,16 @@ impl Filter for Cache {
                 self.validate(asked, entry, request, next).await
             }
             None => {
+                let ticket = match self.lead(&asked).await {
+                    Lead::Ticket(ticket) => ticket,
+                    Lead::Filled(entry) => {
+                        self.store.stats.coalesced.inc();
+                        let by = (&asked.method, &asked.headers);
+                        let status = "fwd=uri-miss; collapsed";
+                        return Ok(from_stored(&entry, by, status, request.stream));
+                    }
+                };
                 self.store.stats.miss.inc();
-                let ticket = self.store.begin();
                 let sent = Instant::now();
                 let response = next.send(request).await?;
                 Ok(self.keep(asked, response, (sent, ticket), "fwd=uri-miss"))
@@ -104,7 +114,45 @@ impl Filter for Cache {
     }
 }
 
+/// How a request goes on that nothing is stored for.
+enum Lead {
+    /// It asks the origin.
+    Ticket(Ticket),
+    /// Another asked, and this is what came.
+    Filled(Arc<Entry>),
+}
+
 impl Cache {
+    /// For how many seconds a response is fresh still; `None` if it is not to be used as it is.
+    fn left(&self, entry: &Entry, asked: &Asked) -> Option<i64> {
+        let age = entry.age(Instant::now());
+        let usable = self.rules.policy.use_of(&entry.freshness, age, &asked.headers) == Use::Fresh;
+        usable.then(|| seconds(entry.freshness.lifetime) - seconds(age))
+    }
+
+    /// One of many requests for the same thing asks for it; the others wait for what comes, but not
+    /// for long, and not again and again.
+    async fn lead(&self, asked: &Asked) -> Lead {
+        if asked.method == Method::GET {
+            for _ in 0..MOST_WAITS {
+                let followed = match self.store.lead(&asked.key) {
+                    Ok(ticket) => return Lead::Ticket(ticket),
+                    Err(followed) => followed,
+                };
+                match tokio::time::timeout(LONGEST_WAIT, followed.is_refused()).await {
+                    Ok(false) => {}
+                    Ok(true) | Err(_) => break,
+                }
+                // Nothing, if whoever asked left, or what came is for others.
+                let found = self.store.get(&asked.key, &asked.headers);
+                if let Some(entry) = found.filter(|entry| self.left(entry, asked).is_some()) {
+                    return Lead::Filled(entry);
+                }
+            }
+        }
+        Lead::Ticket(self.store.begin())
+    }
+
     fn may_answer(&self, request: &Request) -> bool {
         let Request { head, stream, .. } = request;
         let path = head.uri.path();
@@ -163,6 +211,15 @@ impl Cache {
         let ticket = self.store.begin();
         let sent = Instant::now();
         let mut response = next.send(request).await?;
+        let (status, age) = (response.head.status.as_u16(), entry.age(Instant::now()));
+        if matches!(status, 500 | 502..=504)
+            && self.rules.policy.outlasts_error(&entry.freshness, age, &asked.headers)
+        {
+            self.store.stats.stale_if_error.inc();
+            let by = (&asked.method, &asked.headers);
+            let said = format!("hit; fwd=stale; fwd-status={status}");
+            return Ok(from_stored(&entry, by, &said, response.stream));
+        }
         if response.head.status != StatusCode::NOT_MODIFIED || !has_validator {
             return Ok(self.keep(asked, response, (sent, ticket), "fwd=stale"));
         }
@@ -233,6 +290,7 @@ impl Cache {
         });
         let Ok(freshness) = judged else {
             self.store.stats.uncacheable.inc();
+            ticket.refuse();
             say(head, &format!("{status}; fwd-status={}", head.status.as_u16()));
             return response;
         };
