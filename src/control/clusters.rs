@@ -188,7 +188,7 @@ impl State {
             }
         }
         let Some(record) = self.clusters.get(name) else { return };
-        let (origin, replaces) = (record.origin, record.active.is_some());
+        let origin = record.origin;
         // From the disk, what may be well is better than nothing.
         if held.value.has_unchecked() && origin != Origin::Disk {
             debug!(cluster = %name, "cluster waits for its first health checks");
@@ -199,12 +199,14 @@ impl State {
             self.clusters.warm(name, origin, held);
             return self.warming.start_endless(User::Cluster(name.clone()), want);
         }
-        if replaces {
-            held.value.sort_hosts();
-        }
+        let value = held.value.clone();
         let before = self.clusters.activate(name, origin, held);
         match before {
-            Some(before) => self.release_all(&before.wants, &User::Cluster(name.clone())),
+            Some(before) => {
+                before.value.retire();
+                value.sort_hosts();
+                self.release_all(&before.wants, &User::Cluster(name.clone()));
+            }
             None => self.stats.clusters.active_clusters.inc(),
         }
         self.publish.dirty.clusters = true;

@@ -28,6 +28,7 @@ pub mod stats;
 pub mod zone;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -90,6 +91,8 @@ pub struct Cluster {
     hosts: ArcSwap<HostSet>,
     /// Held while the host set is replaced, so that updates do not overtake each other.
     updating: Mutex<()>,
+    /// Changed under that lock.
+    retired: AtomicBool,
 }
 
 impl Cluster {
@@ -164,11 +167,30 @@ impl Cluster {
         }
     }
 
+    /// Another version of the cluster is in service, which has the same hosts: what this one finds out
+    /// about them no longer counts.
+    pub fn retire(&self) {
+        let _updating = self.updating.lock();
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
     /// Sorts the hosts anew by what they take. The version of the cluster that served before may have
-    /// changed that since this one was given them.
+    /// changed that since this one was given them; what this one does not look after it forgets.
     pub fn sort_hosts(&self) {
         let _updating = self.updating.lock();
-        self.publish(self.hosts().resorted());
+        let hosts = self.hosts();
+        for host in hosts.iter() {
+            if self.outlier.is_none() && host.is_ejected() {
+                host.forgive();
+            }
+            if self.health.is_none() {
+                host.set_checked(Health::Healthy);
+            }
+            if self.lb.load_reports.is_none() {
+                host.set_reported_weight(None);
+            }
+        }
+        self.publish(hosts.resorted());
     }
 
     /// Takes over the hosts of the cluster this one replaces, if both learn them from the same

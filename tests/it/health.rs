@@ -295,3 +295,30 @@ async fn what_checks_find_is_written_as_events() {
         assert_eq!(ejected["host"]["socket_address"]["port_value"], ill.address.port());
     }
 }
+
+#[tokio::test]
+async fn a_host_that_is_to_be_checked_after_all_is() {
+    let mut world = World::delta().await;
+    let (well, ill) = (Origin::http1("well").await, Origin::http1("ill").await);
+    ill.script(Script::status(500));
+    let hosts = |disabled: bool| {
+        let endpoint = |of: &Origin| {
+            let address = json!({ "socket_address": { "address": "127.0.0.1",
+                "port_value": of.address.port() } });
+            json!({ "endpoint": { "address": address,
+                "health_check_config": { "disable_active_health_check": disabled } } })
+        };
+        json!({ "cluster_name": "two",
+            "endpoints": [{ "lb_endpoints": [endpoint(&well), endpoint(&ill)] }] })
+    };
+    let cluster = with(eds_cluster("two"), checking(by_path("/")));
+    world.push(Kind::Cluster, "2", &[cluster], &[]).await;
+    world.push(Kind::Endpoints, "2", &[hosts(true)], &[]).await;
+    world.push(Kind::Routes, "2", &[table("table", &[to("two")])], &[]).await;
+    world.until_status("/", 500).await;
+    world.push(Kind::Endpoints, "3", &[hosts(false)], &[]).await;
+    world.proxy.until_stat("cluster.two.membership_healthy", 1).await;
+    for _ in 0..6 {
+        assert_eq!(get(world.address, "/").await.text(), "well");
+    }
+}

@@ -12,6 +12,7 @@ use super::attempt::{Answer, Failure, Sent};
 use super::retry::Plan;
 use super::timers::{Limit, Timers};
 use crate::exchange::{Body, RequestHead, StreamInfo};
+use crate::upstream::outlier::Outcome as Judged;
 use crate::upstream::{Host, LocalCluster, Permit};
 
 /// A try that may outlive its turn.
@@ -41,6 +42,7 @@ impl Hedge {
         stream: &StreamInfo,
     ) -> Outcome {
         let to = Arc::clone(&host);
+        let judged_by = Arc::clone(cluster.cluster());
         let sending = Box::pin(async move { cluster.send(&to, permit, head, body).await });
         let mut own = Some(Try { host, sent: Instant::now(), sending });
         let outcome = std::future::poll_fn(|cx| {
@@ -57,6 +59,9 @@ impl Hedge {
                 return Poll::Pending;
             };
             let failed = (Arc::clone(host), Err(limit.into()));
+            if !matches!(limit, Limit::Idle) {
+                judged_by.judge(host, Judged::Timeout);
+            }
             if matches!(limit, Limit::PerTry) {
                 self.slow.extend(own.take());
             }

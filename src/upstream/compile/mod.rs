@@ -14,6 +14,7 @@ mod subset;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -173,6 +174,7 @@ impl Cluster {
             stats: cx.telemetry.group(scope),
             hosts: ArcSwap::from_pointee(HostSet::default()),
             updating: Mutex::new(()),
+            retired: AtomicBool::new(false),
         };
         cluster.set_endpoints(&endpoints);
         Ok(cluster)

@@ -22,6 +22,7 @@ mod tcp;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::http::HeaderName;
@@ -210,7 +211,8 @@ impl Cluster {
                 if !keep {
                     check.abort();
                 }
-                keep
+                // One that ended found its host not to be checked, which may have changed.
+                keep && !check.is_finished()
             });
             for (pointer, host) in current {
                 running.entry(pointer).or_insert_with(|| {
@@ -316,6 +318,9 @@ impl Cluster {
             return;
         }
         let _updating = self.updating.lock();
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         host.set_checked(health);
         self.publish(self.hosts().resorted());
     }

@@ -14,6 +14,7 @@ mod monitor;
 mod rates;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
@@ -244,7 +245,7 @@ impl Cluster {
         let _updating = self.updating.lock();
         let hosts = self.hosts();
         let out = hosts.iter().filter(|host| host.is_ejected()).count();
-        if host.is_ejected() {
+        if host.is_ejected() || self.retired.load(Ordering::Relaxed) {
             return;
         }
         if !outlier.has_room(out, hosts.len()) {
