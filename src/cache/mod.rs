@@ -15,4 +15,4 @@ pub mod store;
 
 pub use self::key::{Key, Variant};
 pub use self::policy::{Freshness, Policy, Uncacheable, Use};
-pub use self::store::{Bounds, CacheStats, Entry, Store, StoreKey, Stores, Ticket};
+pub use self::store::{Bounds, CacheStats, Entry, Store, Ticket};

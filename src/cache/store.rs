@@ -1,7 +1,7 @@
 //! Where responses are kept: a bounded table that the workers share. Entries and bytes are bounded both.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -296,40 +296,6 @@ impl Store {
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("entries", &self.table.len()).finish_non_exhaustive()
-    }
-}
-
-/// Every cache in use, by the connection manager and the filter that it belongs to. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Stores(Arc<Mutex<HashMap<StoreKey, Weak<Store>>>>);
-
-/// What a cache belongs to. Listeners that say the same share one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct StoreKey {
-    /// `HttpConnectionManager.stat_prefix`
-    pub stat_prefix: Arc<str>,
-    /// The filter's name in its listener.
-    pub filter: Arc<str>,
-}
-
-impl Stores {
-    /// The cache of `key`: the one in use, with new bounds, or a new one. A listener that is changed
-    /// keeps what is stored so.
-    pub fn store(
-        &self,
-        key: &StoreKey,
-        bounds: Bounds,
-        stats: impl FnOnce() -> Arc<CacheStats>,
-    ) -> Arc<Store> {
-        let mut stores = self.0.lock();
-        if let Some(store) = stores.get(key).and_then(Weak::upgrade) {
-            store.bound(bounds);
-            return store;
-        }
-        stores.retain(|_, store| store.strong_count() > 0);
-        let store = Arc::new(Store::new(bounds, stats()));
-        stores.insert(key.clone(), Arc::downgrade(&store));
-        store
     }
 }
 

@@ -51,32 +51,38 @@ impl RegexMatcher {
     /// # Errors
     /// When it is empty, malformed or too large.
     pub fn try_new(pattern: &str) -> Result<Self, Fault> {
-        if pattern.is_empty() {
-            return Err(Fault::Required);
-        }
-        if pattern.len() > MAX_REGEX_LENGTH {
-            let reason = format!("a regular expression has at most {MAX_REGEX_LENGTH} bytes");
-            return Err(Fault::invalid(format!("{} bytes", pattern.len()), reason));
-        }
-        let fault = |error: regex::Error| {
-            let reason = match error {
-                regex::Error::CompiledTooBig(limit) => {
-                    format!("the compiled regular expression is larger than {limit} bytes")
-                }
-                // The first lines repeat the expression and point into it.
-                other => other.to_string().lines().last().unwrap_or("malformed").to_owned(),
-            };
-            Fault::invalid(format!("{pattern:?}"), reason)
-        };
         // An expression that is whole only between the anchors, such as `a)(b`, is refused alone.
-        build(pattern).map_err(fault)?;
-        build(&format!(r"\A(?:{pattern})\z")).map(Self).map_err(fault)
+        compile_regex(pattern)?;
+        build(&format!(r"\A(?:{pattern})\z")).map(Self).map_err(|error| malformed(pattern, &error))
     }
 
     /// Whether the whole input matches.
     pub fn matches(&self, input: &[u8]) -> bool {
         self.0.is_match(input)
     }
+}
+
+/// An expression that may match a part of the input; a fault if it is empty, malformed or too large.
+fn compile_regex(pattern: &str) -> Result<Regex, Fault> {
+    if pattern.is_empty() {
+        return Err(Fault::Required);
+    }
+    if pattern.len() > MAX_REGEX_LENGTH {
+        let reason = format!("a regular expression has at most {MAX_REGEX_LENGTH} bytes");
+        return Err(Fault::invalid(format!("{} bytes", pattern.len()), reason));
+    }
+    build(pattern).map_err(|error| malformed(pattern, &error))
+}
+
+fn malformed(pattern: &str, error: &regex::Error) -> Fault {
+    let reason = match error {
+        regex::Error::CompiledTooBig(limit) => {
+            format!("the compiled regular expression is larger than {limit} bytes")
+        }
+        // The first lines repeat the expression and point into it.
+        other => other.to_string().lines().last().unwrap_or("malformed").to_owned(),
+    };
+    Fault::invalid(format!("{pattern:?}"), reason)
 }
 
 /// As RE2 sees it where that is possible, which is smaller too: ASCII classes, bytes.

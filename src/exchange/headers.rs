@@ -1,5 +1,7 @@
 //! Header names we act on, and the ones that never pass a hop.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -58,6 +60,29 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
         name.as_str(),
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te"
     )
+}
+
+/// What follows the value in the `Set-Cookie` of a cookie that we make: it is for us alone.
+pub fn cookie_attributes<'a>(
+    max_age: Option<Duration>,
+    path: &str,
+    others: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let mut text = String::new();
+    if let Some(max_age) = max_age {
+        text.push_str(&format!("; Max-Age={}", max_age.as_secs()));
+    }
+    if !path.is_empty() {
+        text.push_str(&format!("; Path={path}"));
+    }
+    for (name, value) in others {
+        match value.is_empty() {
+            true => text.push_str(&format!("; {name}")),
+            false => text.push_str(&format!("; {name}={value}")),
+        }
+    }
+    text.push_str("; HttpOnly");
+    text
 }
 
 /// The value of a request's cookie, without quotes.

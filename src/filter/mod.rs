@@ -11,6 +11,7 @@ pub mod buffer;
 pub mod cache;
 pub mod chain;
 pub mod header_mutation;
+pub mod kept;
 pub mod registry;
 pub mod router;
 pub mod session;
@@ -20,8 +21,9 @@ use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
-use self::session::SessionTables;
-use crate::cache::Stores;
+use self::kept::Kept;
+use self::session::SessionTable;
+use crate::cache::Store;
 use crate::exchange::deadline::Deadlines;
 use crate::exchange::{
     Body, Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFuture,
@@ -39,9 +41,9 @@ pub struct WorkerContext {
     /// The worker's timers.
     pub deadlines: Deadlines,
     /// Where sessions are kept, shared by the workers.
-    pub sessions: SessionTables,
+    pub sessions: Kept<SessionTable>,
     /// Where responses are stored, shared by the workers.
-    pub caches: Stores,
+    pub caches: Kept<Store>,
     /// Where filters count.
     pub telemetry: Telemetry,
 }

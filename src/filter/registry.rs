@@ -27,7 +27,7 @@ pub struct Registration {
 }
 
 /// Where a filter stands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FilterContext {
     /// Its name in the listener, by which routes refer to it.
     pub name: Arc<str>,

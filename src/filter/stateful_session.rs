@@ -17,7 +17,7 @@ use super::registry::{FilterContext, OverrideRegistration, Registration};
 use super::{Filter, FilterFactory, Stage, WorkerContext, route_config};
 use crate::config::matcher::header_name;
 use crate::config::{Errors, Fault, OrFault, fields};
-use crate::exchange::headers::cookie;
+use crate::exchange::headers::{cookie, cookie_attributes};
 use crate::exchange::{
     HttpService, OverrideHost, Request, RequestHead, Response, ResponseHead, StreamReset,
 };
@@ -33,13 +33,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     terminal: false,
     compile: |config, cx| {
         let message = unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
-        let FilterContext { name, stat_prefix } = cx;
-        let config = compile(&message)?.map(Arc::new);
-        Ok(Arc::new(Factory {
-            config,
-            name: Arc::clone(name),
-            stat_prefix: Arc::clone(stat_prefix),
-        }))
+        Ok(Arc::new(Factory { config: compile(&message)?.map(Arc::new), place: cx.clone() }))
     },
 };
 
@@ -80,8 +74,7 @@ struct PerRoute(Option<StatefulSession>);
 /// Without a state it does nothing.
 struct Factory {
     config: Option<Arc<StatefulSession>>,
-    name: Arc<str>,
-    stat_prefix: Arc<str>,
+    place: FilterContext,
 }
 
 #[derive(Debug)]
@@ -149,20 +142,9 @@ fn cookie_state(cookie: Cookie) -> Result<CookieState, Errors> {
     errors.take(header_name(&name).at("name"));
     let ttl = ttl.map(|ttl| fields::duration(&ttl)).transpose().at("ttl");
     let ttl = errors.take(ttl).flatten().unwrap_or_default();
-    let mut text = String::new();
-    if ttl >= Duration::from_secs(1) {
-        text.push_str(&format!("; Max-Age={}", ttl.as_secs()));
-    }
-    if !path.is_empty() {
-        text.push_str(&format!("; Path={path}"));
-    }
-    for CookieAttribute { name, value } in attributes {
-        match value.is_empty() {
-            true => text.push_str(&format!("; {name}")),
-            false => text.push_str(&format!("; {name}={value}")),
-        }
-    }
-    text.push_str("; HttpOnly");
+    let max_age = (ttl >= Duration::from_secs(1)).then_some(ttl);
+    let pairs = attributes.iter().map(|CookieAttribute { name, value }| (&**name, &**value));
+    let text = cookie_attributes(max_age, &path, pairs);
     if HeaderValue::try_from(&text).is_err() {
         errors.push("path", Fault::invalid(format!("{text:?}"), "not fit for a header"));
     }
@@ -172,10 +154,10 @@ fn cookie_state(cookie: Cookie) -> Result<CookieState, Errors> {
 
 impl FilterFactory for Factory {
     fn stage(&self, cx: &WorkerContext) -> Stage {
-        let scope = Scope::http(&self.stat_prefix).part("stateful_session");
+        let scope = Scope::http(&self.place.stat_prefix).part("stateful_session");
         Stage::layer(StatefulSessions {
             config: self.config.clone(),
-            name: Arc::clone(&self.name),
+            name: Arc::clone(&self.place.name),
             stats: cx.telemetry.group(scope),
         })
     }

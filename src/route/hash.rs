@@ -1,5 +1,7 @@
 //! The hash of a request, by which consistent balancers choose: `RouteAction.hash_policy`.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xxhash_rust::xxh64::xxh64;
 
@@ -87,20 +89,20 @@ impl HashPolicies {
 }
 
 /// The values of a header, whatever their order.
-fn header(
-    headers: &HeaderMap,
+fn header<'h>(
+    headers: &'h HeaderMap,
     name: &HeaderName,
     rewrite: Option<&RegexSubstitution>,
 ) -> Option<u64> {
-    let changed = |value: &'_ HeaderValue| -> Vec<u8> {
-        let value = value.as_bytes();
-        rewrite.map_or_else(|| value.to_vec(), |rewrite| rewrite.apply(value).into_owned())
-    };
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     if values.next().is_none() && rewrite.is_none() {
         return Some(xxh64(first.as_bytes(), 0));
     }
+    let changed = |value: &'h HeaderValue| match rewrite {
+        None => Cow::Borrowed(value.as_bytes()),
+        Some(rewrite) => rewrite.apply(value.as_bytes()),
+    };
     let mut all: Vec<_> = headers.get_all(name).iter().map(changed).collect();
     all.sort_unstable();
     Some(all.into_iter().fold(0, |seed, value| xxh64(&value, seed)))

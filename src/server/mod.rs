@@ -27,10 +27,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Running};
-use crate::cache::Stores;
 use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
-use crate::filter::session::SessionTables;
+use crate::filter::kept::Kept;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
@@ -188,8 +187,8 @@ struct WorkerStart<'a> {
 impl WorkerStart<'_> {
     fn workers(&self, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
         let connection_ids = ConnectionIds::default();
-        let sessions = SessionTables::new(self.telemetry.clone());
-        let caches = Stores::default();
+        let sessions = Kept::default();
+        let caches = Kept::default();
         let start = |index| {
             worker::spawn(WorkerOptions {
                 index,

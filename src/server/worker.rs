@@ -11,10 +11,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cache::Stores;
+use crate::cache::Store;
 use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
-use crate::filter::session::SessionTables;
+use crate::filter::kept::Kept;
+use crate::filter::session::SessionTable;
 use crate::listener::Listeners;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
@@ -44,10 +45,10 @@ pub(super) struct WorkerOptions {
     pub(super) index: usize,
     /// The configuration.
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// What the workers share.
-    pub(super) sessions: SessionTables,
-    /// The same.
-    pub(super) caches: Stores,
+    /// Sessions, shared by the workers.
+    pub(super) sessions: Kept<SessionTable>,
+    /// Stored responses, shared by the workers.
+    pub(super) caches: Kept<Store>,
     /// Where things are counted.
     pub(super) telemetry: Telemetry,
     /// The server's phase.

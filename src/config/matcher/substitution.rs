@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use regex::bytes::{Captures, Regex};
 
-use super::{MAX_REGEX_LENGTH, build};
+use super::compile_regex;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::r#type::matcher::v3 as proto;
 
@@ -36,22 +36,7 @@ impl RegexSubstitution {
         match engine_type {
             None | Some(proto::regex_matcher::EngineType::GoogleRe2(_)) => {}
         }
-        fields::non_empty(regex).at("regex").at("pattern")?;
-        if regex.len() > MAX_REGEX_LENGTH {
-            let fault = Fault::invalid(
-                format!("{} bytes", regex.len()),
-                format!("a regular expression has at most {MAX_REGEX_LENGTH} bytes"),
-            );
-            return Err(Errors::from(fault).at("regex").at("pattern"));
-        }
-        let pattern = build(regex)
-            .map_err(|error| {
-                let text = error.to_string();
-                let reason = text.lines().last().unwrap_or("malformed").to_owned();
-                Errors::from(Fault::invalid(format!("{regex:?}"), reason))
-            })
-            .at("regex")
-            .at("pattern")?;
+        let pattern = compile_regex(regex).at("regex").at("pattern")?;
         let parts = parts(substitution, pattern.captures_len()).at("substitution")?;
         Ok(Self { pattern, parts: parts.into() })
     }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::VARY;
 
 use super::Cache;
-use crate::cache::{Bounds, Policy, StoreKey};
+use crate::cache::{Bounds, Policy, Store};
 use crate::config::matcher::StringMatcher;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::filter::registry::{FilterContext, Registration};
@@ -81,7 +81,7 @@ impl PathPattern {
 struct Config {
     rules: Rules,
     bounds: Bounds,
-    key: StoreKey,
+    place: FilterContext,
 }
 
 fn compile(message: proto::Cache, cx: &FilterContext) -> Result<Config, Errors> {
@@ -120,7 +120,6 @@ fn compile(message: proto::Cache, cx: &FilterContext) -> Result<Config, Errors> 
         });
     }
     errors.finish()?;
-    let FilterContext { name, stat_prefix } = cx;
     Ok(Config {
         rules: Rules {
             policy: Policy {
@@ -133,14 +132,16 @@ fn compile(message: proto::Cache, cx: &FilterContext) -> Result<Config, Errors> 
             vary: Arc::default(),
         },
         bounds: Bounds { entries, bytes },
-        key: StoreKey { stat_prefix: Arc::clone(stat_prefix), filter: Arc::clone(name) },
+        place: cx.clone(),
     })
 }
 
 impl FilterFactory for Config {
     fn stage(&self, cx: &WorkerContext) -> Stage {
-        let scope = Scope::http(&self.key.stat_prefix).part("cache");
-        let store = cx.caches.store(&self.key, self.bounds, || cx.telemetry.group(scope));
+        let scope = Scope::http(&self.place.stat_prefix).part("cache");
+        let make = || Store::new(self.bounds, cx.telemetry.group(scope));
+        let store = cx.caches.get(&self.place, make);
+        store.bound(self.bounds);
         Stage::layer(Cache { rules: self.rules.clone(), store })
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue};
 
-pub use self::table::SessionTables;
-use self::table::{Bounds, SessionTable, TableKey};
+use self::table::Bounds;
+pub use self::table::SessionTable;
 use super::registry::{FilterContext, Registration};
 use super::{Filter, FilterFactory, Stage, WorkerContext};
 use crate::config::matcher::header_name;
@@ -23,6 +23,7 @@ use crate::exchange::headers::cookie;
 use crate::exchange::{HttpService, OverrideHost, Request, RequestHead, Response, StreamReset};
 use crate::proto::any::unpack;
 use crate::proto::nuncio::extensions::filters::http::session::v1 as proto;
+use crate::telemetry::Scope;
 
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "nuncio.extensions.filters.http.session.v1.Session",
@@ -48,7 +49,7 @@ struct Names {
 struct SessionConfig {
     names: Names,
     bounds: Bounds,
-    key: TableKey,
+    place: FilterContext,
 }
 
 fn compile(message: proto::Session, cx: &FilterContext) -> Result<SessionConfig, Errors> {
@@ -76,14 +77,16 @@ fn compile(message: proto::Session, cx: &FilterContext) -> Result<SessionConfig,
         errors.push("cookie_name", Fault::Conflict("or header_name must be set".into()));
     }
     errors.finish()?;
-    let FilterContext { name, stat_prefix } = cx;
-    let key = TableKey { stat_prefix: Arc::clone(stat_prefix), filter: Arc::clone(name) };
-    Ok(SessionConfig { names: Names { cookie, header }, bounds: Bounds { idle, most }, key })
+    let names = Names { cookie, header };
+    Ok(SessionConfig { names, bounds: Bounds { idle, most }, place: cx.clone() })
 }
 
 impl FilterFactory for SessionConfig {
     fn stage(&self, cx: &WorkerContext) -> Stage {
-        let table = cx.sessions.table(&self.key, self.bounds);
+        let scope = Scope::http(&self.place.stat_prefix).part("session");
+        let make = || SessionTable::new(self.bounds, cx.telemetry.group(scope));
+        let table = cx.sessions.get(&self.place, make);
+        table.bound(self.bounds);
         Stage::layer(Session { names: self.names.clone(), table })
     }
 }

@@ -1,9 +1,8 @@
 //! Which host each session is on: a bounded table that the workers share.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,8 +10,6 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
 use smallvec::SmallVec;
 use tokio::time::Instant;
-
-use crate::telemetry::{Scope, Telemetry};
 
 crate::stats! {
     /// `http.STAT_PREFIX.session.*`
@@ -47,7 +44,7 @@ struct Session {
 }
 
 /// Sessions by their ids.
-pub(super) struct SessionTable {
+pub struct SessionTable {
     /// Few of these have more than one shard: a shard has its own part of the bound.
     sessions: Cache<Box<str>, Arc<Session>>,
     idle: AtomicU64,
@@ -56,7 +53,7 @@ pub(super) struct SessionTable {
 }
 
 impl SessionTable {
-    fn new(bounds: Bounds, stats: Arc<SessionStats>) -> Self {
+    pub(super) fn new(bounds: Bounds, stats: Arc<SessionStats>) -> Self {
         let most = usize::try_from(bounds.most).unwrap_or(usize::MAX).max(1);
         // Shards bound themselves, so a small table has one.
         let shards = if most < 4_096 { 1 } else { 16 };
@@ -74,7 +71,8 @@ impl SessionTable {
         table
     }
 
-    fn bound(&self, bounds: Bounds) {
+    /// Changes how long sessions live and how many there are.
+    pub(super) fn bound(&self, bounds: Bounds) {
         self.idle.store(nanoseconds(bounds.idle), Ordering::Relaxed);
         if self.sessions.capacity() != u64::from(bounds.most.max(1)) {
             self.sessions.set_capacity(u64::from(bounds.most.max(1)));
@@ -131,51 +129,6 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a table belongs to. Listeners that say the same share one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct TableKey {
-    pub(super) stat_prefix: Arc<str>,
-    /// The filter's name in its listener.
-    pub(super) filter: Arc<str>,
-}
-
-/// Every table in use. Clones share them.
-#[derive(Clone)]
-pub struct SessionTables(Arc<Inner>);
-
-struct Inner {
-    telemetry: Telemetry,
-    tables: Mutex<HashMap<TableKey, Weak<SessionTable>>>,
-}
-
-impl SessionTables {
-    /// Tables that count in `telemetry`.
-    pub fn new(telemetry: Telemetry) -> Self {
-        Self(Arc::new(Inner { telemetry, tables: Mutex::default() }))
-    }
-
-    /// The table of `key`: the one that is in use, with new bounds, or a new one. A listener that is
-    /// changed keeps its sessions so.
-    pub(super) fn table(&self, key: &TableKey, bounds: Bounds) -> Arc<SessionTable> {
-        let mut tables = self.0.tables.lock();
-        if let Some(table) = tables.get(key).and_then(Weak::upgrade) {
-            table.bound(bounds);
-            return table;
-        }
-        tables.retain(|_, table| table.strong_count() > 0);
-        let scope = Scope::http(&key.stat_prefix).part("session");
-        let table = Arc::new(SessionTable::new(bounds, self.0.telemetry.group(scope)));
-        tables.insert(key.clone(), Arc::downgrade(&table));
-        table
-    }
-}
-
-impl std::fmt::Debug for SessionTables {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SessionTables")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,17 +173,5 @@ mod tests {
         assert!(table.sessions.len() >= 40, "{}", table.sessions.len());
         table.bound(Bounds { idle: SECOND, most: 5 });
         assert!(table.sessions.len() <= 5, "{}", table.sessions.len());
-    }
-
-    #[test]
-    fn a_table_in_use_is_found_again_and_one_that_is_not_is_forgotten() {
-        let tables = SessionTables::new(Telemetry::default());
-        let key = TableKey { stat_prefix: "in".into(), filter: "session".into() };
-        let bounds = Bounds { idle: SECOND, most: 5 };
-        let table = tables.table(&key, bounds);
-        table.pin("s", &"a".into(), host(1));
-        assert_eq!(found(&tables.table(&key, Bounds { most: 9, ..bounds }), "s"), [1]);
-        drop(table);
-        assert!(found(&tables.table(&key, bounds), "s").is_empty());
     }
 }

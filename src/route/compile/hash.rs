@@ -1,12 +1,12 @@
 //! `config.route.v3.RouteAction.HashPolicy` to [`HashPolicies`].
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use crate::config::matcher::{RegexSubstitution, header_name};
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::exchange::headers::cookie_attributes;
 use crate::proto::envoy::config::route::v3::route_action::{HashPolicy as Proto, hash_policy};
 use crate::route::hash::{HashCookie, HashPolicies, HashPolicy, HashSource};
 use hash_policy::PolicySpecifier;
@@ -63,21 +63,11 @@ fn cookie(cookie: &hash_policy::Cookie) -> Result<HashCookie, Errors> {
         errors.finish()?;
         return Ok(HashCookie { name: name.as_str().into(), attributes: None });
     };
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    if !ttl.is_zero() {
-        let _ = write!(text, "; Max-Age={}", ttl.as_secs());
-    }
-    if !path.is_empty() {
-        let _ = write!(text, "; Path={path}");
-    }
-    for hash_policy::CookieAttribute { name, value } in attributes {
-        let _ = match value.is_empty() {
-            true => write!(text, "; {name}"),
-            false => write!(text, "; {name}={value}"),
-        };
-    }
-    text.push_str("; HttpOnly");
+    let max_age = (!ttl.is_zero()).then_some(ttl);
+    let pairs = attributes
+        .iter()
+        .map(|hash_policy::CookieAttribute { name, value }| (name.as_str(), value.as_str()));
+    let text = cookie_attributes(max_age, path, pairs);
     if HeaderValue::from_str(&format!("{name}=\"\"{text}")).is_err() {
         let fault = Fault::invalid(format!("{name}{text}"), "is not fit for a Set-Cookie header");
         return Err(fault.into());

@@ -44,12 +44,7 @@ struct HealthCheckResponse {
 impl GrpcCheck {
     pub(super) async fn run(&self, asked: &Asked<'_>, kept: &mut Kept) -> Verdict {
         let lost = Verdict::Lost { timeout: false };
-        let authority = match (asked.hostname.is_empty(), &self.authority) {
-            (false, _) => HeaderValue::from_str(asked.hostname).ok(),
-            (true, Some(authority)) => Some(authority.clone()),
-            (true, None) => HeaderValue::from_str(asked.cluster).ok(),
-        };
-        let Some(authority) = authority else { return lost };
+        let Some(authority) = asked.authority(self.authority.as_ref()) else { return lost };
         let Some(mut connection) = http2(asked, kept).await else { return lost };
         let request = self.request(authority);
         let Some(response) = ask_http2(&mut connection, request).await else { return lost };

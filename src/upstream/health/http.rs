@@ -68,7 +68,7 @@ impl HttpCheck {
         stats: &HealthStats,
     ) -> Verdict {
         let lost = Verdict::Lost { timeout: false };
-        let Some(host) = self.authority(asked) else { return lost };
+        let Some(host) = asked.authority(self.host.as_ref()) else { return lost };
         let answer = match self.http2 {
             true => send_http2(asked, kept, self.request(&host, Full::default())).await,
             false => send_http1(asked, kept, self.request(&host, Empty::new())).await,
@@ -89,14 +89,6 @@ impl HttpCheck {
             }
             () if is_in(&self.retriable) => lost,
             () => Verdict::Bad,
-        }
-    }
-
-    fn authority(&self, asked: &Asked<'_>) -> Option<HeaderValue> {
-        match (asked.hostname.is_empty(), &self.host) {
-            (false, _) => HeaderValue::from_str(asked.hostname).ok(),
-            (true, Some(host)) => Some(host.clone()),
-            (true, None) => HeaderValue::from_str(asked.cluster).ok(),
         }
     }
 

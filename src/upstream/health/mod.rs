@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ::http::HeaderName;
+use ::http::{HeaderName, HeaderValue};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
@@ -332,6 +332,17 @@ struct Asked<'a> {
     /// The endpoint's own authority, or empty.
     hostname: &'a str,
     cluster: &'a str,
+}
+
+impl Asked<'_> {
+    /// Whom the check is for: the endpoint's own authority, else the check's, else the cluster's name.
+    fn authority(&self, own: Option<&HeaderValue>) -> Option<HeaderValue> {
+        match (self.hostname.is_empty(), own) {
+            (false, _) => HeaderValue::from_str(self.hostname).ok(),
+            (true, Some(own)) => Some(own.clone()),
+            (true, None) => HeaderValue::from_str(self.cluster).ok(),
+        }
+    }
 }
 
 /// What is kept of a connection between checks.
