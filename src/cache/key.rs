@@ -13,8 +13,15 @@ impl Key {
     /// The key of a request's target. The authority is compared without regard to case, the rest byte by
     /// byte.
     pub fn new(scheme: &str, authority: &str, path_and_query: &str) -> Self {
-        let authority = authority.to_ascii_lowercase();
-        Self(format!("{scheme}://{authority}{path_and_query}").into())
+        let mut text =
+            String::with_capacity(scheme.len() + 3 + authority.len() + path_and_query.len());
+        text.push_str(scheme);
+        text.push_str("://");
+        let start = text.len();
+        text.push_str(authority);
+        text[start..].make_ascii_lowercase();
+        text.push_str(path_and_query);
+        Self(text.into())
     }
 
     /// How many bytes it takes.
@@ -35,8 +42,7 @@ pub struct Variant(Vec<(HeaderName, Vec<u8>)>);
 impl Variant {
     /// What of `request` the response depends on.
     pub fn of(response: &HeaderMap, request: &HeaderMap) -> Self {
-        let names = response.get_all(VARY).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
-        let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+        let names = vary(response).filter_map(|name| HeaderName::from_bytes(name).ok());
         let mut all: Vec<_> = names.map(|name| (name.clone(), normal(request, &name))).collect();
         all.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         all.dedup();
@@ -57,6 +63,12 @@ impl Variant {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// The names in a response's `Vary`, as they stand; `*` is one.
+pub fn vary(response: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lists = response.get_all(VARY).iter().map(HeaderValue::as_bytes);
+    lists.flat_map(|list| list.split(|b| *b == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// A header's values as one list without needless white space.

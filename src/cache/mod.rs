@@ -13,6 +13,6 @@ pub mod key;
 pub mod policy;
 pub mod store;
 
-pub use self::key::{Key, Variant};
+pub use self::key::{Key, Variant, vary};
 pub use self::policy::{Freshness, Policy, Uncacheable, Use};
 pub use self::store::{Bounds, CacheStats, Entry, Store, Ticket};

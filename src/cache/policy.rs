@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
+use http::header::{AGE, AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::directives::{RequestDirectives, ResponseDirectives};
+use super::key::vary;
 
 /// The longest that a response is fresh by heuristics alone.
 const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
@@ -103,8 +104,7 @@ impl Policy {
         if request.contains_key(AUTHORIZATION) && !shared {
             return Err(Uncacheable::Authorization);
         }
-        let vary = response.get_all(VARY).iter();
-        if vary.flat_map(|v| v.as_bytes().split(|b| *b == b',')).any(|n| n.trim_ascii() == b"*") {
+        if vary(response).any(|name| name == b"*") {
             return Err(Uncacheable::VaryAny);
         }
         let spared =

@@ -203,8 +203,7 @@ impl State {
         let before = self.clusters.activate(name, origin, held);
         match before {
             Some(before) => {
-                before.value.retire();
-                value.sort_hosts();
+                value.take_over(&before.value);
                 self.release_all(&before.wants, &User::Cluster(name.clone()));
             }
             None => self.stats.clusters.active_clusters.inc(),

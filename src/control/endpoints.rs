@@ -11,9 +11,9 @@ use super::compile;
 use super::follow::{SourceId, User, Want};
 use super::ingest::{Admission, Batch, Good, Item, Kind};
 use super::state::State;
-use super::store::{Held, Map, Origin, Rejected};
+use super::store::{Held, Map, Origin, Record, Rejected};
 use crate::config::Errors;
-use crate::upstream::Endpoints;
+use crate::upstream::{Cluster, Endpoints};
 use crate::xds::ResourceType;
 
 /// See [`Kind`].
@@ -99,26 +99,30 @@ impl State {
     /// Endpoints came that hold for so long.
     fn hold(&mut self, want: &Want, stale_after: Option<Duration>, now: Instant) {
         self.stale.renew(want, stale_after.and_then(|after| now.checked_add(after)));
-        for user in self.follow.users(want) {
-            if let User::Cluster(name) = user
-                && let Some(active) = self.clusters.get(name).and_then(|r| r.active.as_ref())
-                && stale_after.is_some()
-            {
-                active.value.stats.assignment_timeout_received.inc();
+        if stale_after.is_some() {
+            for cluster in self.serving(want) {
+                cluster.stats.assignment_timeout_received.inc();
             }
         }
     }
 
     /// Hands endpoints to every cluster that follows them, in service or warming.
     pub(super) fn give(&self, want: &Want, endpoints: &Endpoints) {
-        for user in self.follow.users(want) {
-            let User::Cluster(name) = user else { continue };
-            let Some(record) = self.clusters.get(name) else { continue };
-            for held in [&record.active, &record.warming].into_iter().flatten() {
-                if held.wants.contains(want) {
-                    held.value.set_endpoints(endpoints);
-                }
-            }
+        let versions = self.followers(want).flat_map(|r| [&r.active, &r.warming]).flatten();
+        for held in versions.filter(|held| held.wants.contains(want)) {
+            held.value.set_endpoints(endpoints);
         }
+    }
+
+    /// The clusters in service among those that follow these endpoints.
+    pub(super) fn serving(&self, want: &Want) -> impl Iterator<Item = &Cluster> {
+        self.followers(want).filter_map(|record| Some(&*record.active.as_ref()?.value))
+    }
+
+    fn followers(&self, want: &Want) -> impl Iterator<Item = &Record<Cluster>> {
+        self.follow.users(want).iter().filter_map(|user| match user {
+            User::Cluster(name) => self.clusters.get(name),
+            User::Listener(_) => None,
+        })
     }
 }

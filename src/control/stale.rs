@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::follow::{User, Want};
+use super::follow::Want;
 use super::state::State;
 use super::store::Map;
 use crate::upstream::Endpoints;
@@ -51,11 +51,8 @@ impl State {
     pub(super) fn expire_stale(&mut self, now: Instant) {
         for want in self.stale.expire(now) {
             warn!(name = %want.name, "endpoints are stale; the cluster has none now");
-            for user in self.follow.users(&want) {
-                let User::Cluster(name) = user else { continue };
-                if let Some(active) = self.clusters.get(name).and_then(|r| r.active.as_ref()) {
-                    active.value.stats.assignment_stale.inc();
-                }
+            for cluster in self.serving(&want) {
+                cluster.stats.assignment_stale.inc();
             }
             self.give(&want, &Endpoints::default());
             self.endpoints.remove(&want);

@@ -117,10 +117,7 @@ impl Cluster {
     /// Whether it has work of its own to do: names to resolve, hosts to check, outliers to
     /// let back, weights to compute.
     pub fn has_tasks(&self) -> bool {
-        matches!(self.discovery, Discovery::Dns(_))
-            || self.outlier.is_some()
-            || self.health.is_some()
-            || self.lb.load_reports.is_some()
+        matches!(self.discovery, Discovery::Dns(_)) || self.judges_hosts()
     }
 
     /// Does that work until it is dropped. Run it on the control runtime and abort it when the cluster
@@ -167,19 +164,24 @@ impl Cluster {
         }
     }
 
-    /// Another version of the cluster is in service, which has the same hosts: what this one finds out
-    /// about them no longer counts.
-    pub fn retire(&self) {
+    /// Sorts the hosts anew by what they take.
+    pub(in crate::upstream) fn sort_hosts(&self) {
         let _updating = self.updating.lock();
-        self.retired.store(true, Ordering::Relaxed);
+        self.publish(self.hosts().resorted());
     }
 
-    /// Sorts the hosts anew by what they take. The version of the cluster that served before may have
-    /// changed that since this one was given them; what this one does not look after it forgets.
-    pub fn sort_hosts(&self) {
-        let _updating = self.updating.lock();
-        let hosts = self.hosts();
-        for host in hosts.iter() {
+    /// Comes into service in place of another version, which may have the same hosts. What that one
+    /// found out about them since this one was given them counts; what it finds out from now on does
+    /// not, and what this one does not look after is forgotten.
+    pub fn take_over(&self, replaced: &Cluster) {
+        {
+            let _updating = replaced.updating.lock();
+            replaced.retired.store(true, Ordering::Relaxed);
+        }
+        if !replaced.judges_hosts() {
+            return;
+        }
+        for host in self.hosts().iter() {
             if self.outlier.is_none() && host.is_ejected() {
                 host.forgive();
             }
@@ -190,7 +192,12 @@ impl Cluster {
                 host.set_reported_weight(None);
             }
         }
-        self.publish(hosts.resorted());
+        self.sort_hosts();
+    }
+
+    /// Whether it finds out itself what its hosts are worth.
+    fn judges_hosts(&self) -> bool {
+        self.outlier.is_some() || self.health.is_some() || self.lb.load_reports.is_some()
     }
 
     /// Takes over the hosts of the cluster this one replaces, if both learn them from the same
@@ -206,24 +213,6 @@ impl Cluster {
             let _updating = self.updating.lock();
             // What was made for one policy is of no use to another.
             let hosts = replaced.hosts();
-            let no_outliers = self.outlier.is_none() && replaced.outlier.is_some();
-            let no_checks = self.health.is_none() && replaced.health.is_some();
-            let no_reports = self.lb.load_reports.is_none() && replaced.lb.load_reports.is_some();
-            if no_outliers || no_checks || no_reports {
-                for host in hosts.iter() {
-                    if no_outliers {
-                        host.forgive();
-                    }
-                    if no_reports {
-                        host.set_reported_weight(None);
-                    }
-                    if no_checks {
-                        host.set_checked(Health::Healthy);
-                    }
-                }
-                self.publish(hosts.resorted());
-                return;
-            }
             self.hosts.store(match self.lb == replaced.lb {
                 true => hosts,
                 false => Arc::new(hosts.with_policy(&self.lb)),
@@ -249,11 +238,16 @@ impl Cluster {
         if let Some(zone) = &self.zone {
             zone.published(&self.name, &set);
         }
-        let health = self.health.as_ref();
-        let healthy = health.map(|_| set.iter().filter(|host| host.checked().is_up()).count());
+        if let Some(health) = &self.health {
+            let count = |of: fn(Health) -> bool| {
+                let count = set.iter().filter(|host| of(host.checked())).count();
+                i64::try_from(count).unwrap_or(i64::MAX)
+            };
+            health.stats.healthy.set(count(Health::is_up));
+            health.stats.degraded.set(count(|health| health == Health::Degraded));
+        }
         self.hosts.store(Arc::new(set));
-        if let (Some(health), Some(healthy)) = (health, healthy) {
-            health.stats.healthy.set(i64::try_from(healthy).unwrap_or(i64::MAX));
+        if let Some(health) = &self.health {
             health.changed.notify_one();
         }
     }

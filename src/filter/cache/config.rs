@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::VARY;
 
 use super::Cache;
-use crate::cache::{Bounds, Policy, Store};
+use crate::cache::{Bounds, Policy, Store, vary};
 use crate::config::matcher::StringMatcher;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::filter::registry::{FilterContext, Registration};
@@ -56,9 +55,11 @@ impl Rules {
 
     /// Whether a response depends on nothing but what it may depend on.
     pub(super) fn takes_vary(&self, response: &HeaderMap) -> bool {
-        let names = response.get_all(VARY).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
-        let mut names = names.map(|name| name.trim_ascii().to_ascii_lowercase());
-        self.vary.is_empty() || names.all(|name| self.vary.iter().any(|m| m.matches(&name)))
+        let is_taken = |name: &[u8]| {
+            let name = name.to_ascii_lowercase();
+            self.vary.iter().any(|allowed| allowed.matches(&name))
+        };
+        self.vary.is_empty() || vary(response).all(is_taken)
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::cache::{Entry, Key, Store, Ticket};
@@ -18,6 +17,8 @@ pub(super) struct Fill {
     /// Its body is empty yet.
     pub(super) entry: Entry,
     pub(super) limit: u64,
+    /// How long the body is said to be.
+    pub(super) stated: Option<u64>,
     pub(super) ticket: Ticket,
 }
 
@@ -32,9 +33,7 @@ impl Fill {
     }
 
     fn finish(self) {
-        let stated =
-            self.entry.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        if stated.is_none_or(|stated: u64| stated == self.entry.length()) {
+        if self.stated.is_none_or(|stated| stated == self.entry.length()) {
             self.store.fill(self.key, Arc::new(self.entry), self.ticket);
         }
     }

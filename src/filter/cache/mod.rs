@@ -58,14 +58,9 @@ struct Asked {
 }
 
 impl Filter for Cache {
-    async fn call(
-        &self,
-        mut request: Request,
-        next: &HttpService,
-    ) -> Result<Response, StreamReset> {
-        let key = key(&request.head);
+    async fn call(&self, request: Request, next: &HttpService) -> Result<Response, StreamReset> {
         if !request.head.method.is_safe() {
-            return self.pass_unsafe(key, request, next).await;
+            return self.pass_unsafe(request, next).await;
         }
         if !self.may_answer(&request) {
             self.store.stats.bypass.inc();
@@ -73,23 +68,23 @@ impl Filter for Cache {
             say(&mut response.head, "fwd=bypass");
             return Ok(response);
         }
-        let Request { head, stream, .. } = &mut request;
-        let asked = Asked { key, method: head.method.clone(), headers: head.headers.clone() };
-        let found = self.store.get(&asked.key, &asked.headers);
-        let policy = &self.rules.policy;
+        let key = key(&request.head);
+        let headers = &request.head.headers;
+        let found = self.store.get(&key, headers);
         if let Some(entry) = &found
-            && let Some(left) = self.left(entry, &asked)
+            && let Some(left) = self.left(entry, headers)
         {
             self.store.stats.hit.inc();
-            let by = (&asked.method, &asked.headers);
-            return Ok(from_stored(entry, by, &format!("hit; ttl={left}"), request.stream));
+            let Request { head, stream, .. } = request;
+            let by = (&head.method, &head.headers);
+            return Ok(from_stored(entry, by, &format!("hit; ttl={left}"), stream));
         }
-        if policy.asked(&asked.headers).only_if_cached {
+        if self.rules.policy.asked(headers).only_if_cached {
             self.store.stats.miss.inc();
-            stream.details = "cache_only_if_cached";
             let reply = LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "cache_only_if_cached", "");
             return Ok(reply.into_response(request.stream));
         }
+        let asked = Asked { key, method: request.head.method.clone(), headers: headers.clone() };
         match found {
             Some(entry) => {
                 self.store.stats.stale.inc();
@@ -100,9 +95,8 @@ impl Filter for Cache {
                     Lead::Ticket(ticket) => ticket,
                     Lead::Filled(entry) => {
                         self.store.stats.coalesced.inc();
-                        let by = (&asked.method, &asked.headers);
                         let status = "fwd=uri-miss; collapsed";
-                        return Ok(from_stored(&entry, by, status, request.stream));
+                        return Ok(from_stored(&entry, asked.by(), status, request.stream));
                     }
                 };
                 self.store.stats.miss.inc();
@@ -111,6 +105,13 @@ impl Filter for Cache {
                 Ok(self.keep(asked, response, (sent, ticket), "fwd=uri-miss"))
             }
         }
+    }
+}
+
+impl Asked {
+    /// What its answer depends on.
+    fn by(&self) -> (&Method, &HeaderMap) {
+        (&self.method, &self.headers)
     }
 }
 
@@ -124,9 +125,9 @@ enum Lead {
 
 impl Cache {
     /// For how many seconds a response is fresh still; `None` if it is not to be used as it is.
-    fn left(&self, entry: &Entry, asked: &Asked) -> Option<i64> {
+    fn left(&self, entry: &Entry, asked: &HeaderMap) -> Option<i64> {
         let age = entry.age(Instant::now());
-        let usable = self.rules.policy.use_of(&entry.freshness, age, &asked.headers) == Use::Fresh;
+        let usable = self.rules.policy.use_of(&entry.freshness, age, asked) == Use::Fresh;
         usable.then(|| seconds(entry.freshness.lifetime) - seconds(age))
     }
 
@@ -145,7 +146,9 @@ impl Cache {
                 }
                 // Nothing, if whoever asked left, or what came is for others.
                 let found = self.store.get(&asked.key, &asked.headers);
-                if let Some(entry) = found.filter(|entry| self.left(entry, asked).is_some()) {
+                if let Some(entry) =
+                    found.filter(|entry| self.left(entry, &asked.headers).is_some())
+                {
                     return Lead::Filled(entry);
                 }
             }
@@ -166,11 +169,11 @@ impl Cache {
     /// response names on the same host, is forgotten (RFC 9111 section 4.4).
     async fn pass_unsafe(
         &self,
-        key: Key,
         request: Request,
         next: &HttpService,
     ) -> Result<Response, StreamReset> {
         self.store.stats.bypass.inc();
+        let key = key(&request.head);
         let target = request.head.uri.clone();
         let host = request.head.headers.get(HOST).cloned();
         let mut response = next.send(request).await?;
@@ -216,9 +219,8 @@ impl Cache {
             && self.rules.policy.outlasts_error(&entry.freshness, age, &asked.headers)
         {
             self.store.stats.stale_if_error.inc();
-            let by = (&asked.method, &asked.headers);
             let said = format!("hit; fwd=stale; fwd-status={status}");
-            return Ok(from_stored(&entry, by, &said, response.stream));
+            return Ok(from_stored(&entry, asked.by(), &said, response.stream));
         }
         if response.head.status != StatusCode::NOT_MODIFIED || !has_validator {
             return Ok(self.keep(asked, response, (sent, ticket), "fwd=stale"));
@@ -250,8 +252,8 @@ impl Cache {
         }
         // Whatever was left of the origin's answer is not the client's.
         response.stream.flags = Default::default();
-        let by = (&asked.method, &asked.headers);
-        Ok(from_stored(&fresh, by, "hit; fwd=stale; fwd-status=304", response.stream))
+        let said = "hit; fwd=stale; fwd-status=304";
+        Ok(from_stored(&fresh, asked.by(), said, response.stream))
     }
 
     fn judge(
@@ -304,7 +306,8 @@ impl Cache {
         };
         say(head, &format!("{status}; fwd-status={}; stored", head.status.as_u16()));
         let store = Arc::clone(&self.store);
-        let fill = Fill { store, key: asked.key, entry, limit: self.rules.max_body, ticket };
+        let fill =
+            Fill { store, key: asked.key, entry, limit: self.rules.max_body, stated, ticket };
         response.body = fill.watch(response.body);
         response
     }

@@ -106,11 +106,13 @@ impl Router {
                 }
             };
             let stats = &cluster.cluster().stats;
-            if let Err(Failure::PerTry | Failure::PerTryIdle) = outcome {
-                match outcome {
-                    Err(Failure::PerTry) => stats.upstream_rq_per_try_timeout.inc(),
-                    _ => stats.upstream_rq_per_try_idle_timeout.inc(),
-                }
+            let own_timeout = match outcome {
+                Err(Failure::PerTry) => Some(&stats.upstream_rq_per_try_timeout),
+                Err(Failure::PerTryIdle) => Some(&stats.upstream_rq_per_try_idle_timeout),
+                _ => None,
+            };
+            if let Some(counter) = own_timeout {
+                counter.inc();
                 host.stats.rq_timeout.inc();
             }
             let Some(plan) = &mut plan else { break Ended::Tried(outcome) };
