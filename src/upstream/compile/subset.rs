@@ -7,24 +7,12 @@ use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::cluster::v3::cluster as old;
 use crate::proto::envoy::extensions::load_balancing_policies::subset::v3 as new;
 use crate::upstream::balancer::subset::{Fallback, Selector, SelectorFallback, SubsetConfig};
-use old::lb_subset_config::lb_subset_selector::LbSubsetSelectorFallbackPolicy as NamedSelector;
-use old::lb_subset_config::{LbSubsetFallbackPolicy as Named, LbSubsetMetadataFallbackPolicy};
+use new::subset::lb_subset_selector::LbSubsetSelectorFallbackPolicy as NamedSelector;
+use new::subset::{
+    LbSubsetFallbackPolicy as Named, LbSubsetMetadataFallbackPolicy, LbSubsetSelector,
+};
 
-/// The fields that both have; the numbers of their enums are the same.
-struct Common {
-    fallback_policy: i32,
-    default_subset: Option<prost_types::Struct>,
-    selectors: Vec<CommonSelector>,
-    metadata_fallback_policy: i32,
-}
-
-struct CommonSelector {
-    keys: Vec<String>,
-    fallback_policy: i32,
-    fallback_keys_subset: Vec<String>,
-    single_host_per_subset: bool,
-}
-
+/// As the extension, which has the same fields and more.
 pub(super) fn compile(proto: old::LbSubsetConfig) -> Result<SubsetConfig, Errors> {
     let old::LbSubsetConfig {
         fallback_policy,
@@ -43,17 +31,19 @@ pub(super) fn compile(proto: old::LbSubsetConfig) -> Result<SubsetConfig, Errors
             fallback_keys_subset,
             single_host_per_subset,
         } = selector;
-        CommonSelector { keys, fallback_policy, fallback_keys_subset, single_host_per_subset }
+        LbSubsetSelector { keys, fallback_policy, fallback_keys_subset, single_host_per_subset }
     };
-    let selectors = subset_selectors.into_iter().map(selector).collect();
-    let config =
-        common(Common { fallback_policy, default_subset, selectors, metadata_fallback_policy })?;
-    Ok(SubsetConfig {
+    extension(new::Subset {
+        fallback_policy,
+        default_subset,
+        subset_selectors: subset_selectors.into_iter().map(selector).collect(),
         locality_weight_aware,
         scale_locality_weight,
         panic_mode_any,
         list_as_any,
-        ..config
+        metadata_fallback_policy,
+        subset_lb_policy: None,
+        allow_redundant_keys: false,
     })
 }
 
@@ -71,30 +61,6 @@ pub(super) fn extension(proto: new::Subset) -> Result<SubsetConfig, Errors> {
         subset_lb_policy: _,
         allow_redundant_keys,
     } = proto;
-    let selector = |selector| {
-        let new::subset::LbSubsetSelector {
-            keys,
-            fallback_policy,
-            fallback_keys_subset,
-            single_host_per_subset,
-        } = selector;
-        CommonSelector { keys, fallback_policy, fallback_keys_subset, single_host_per_subset }
-    };
-    let selectors = subset_selectors.into_iter().map(selector).collect();
-    let config =
-        common(Common { fallback_policy, default_subset, selectors, metadata_fallback_policy })?;
-    Ok(SubsetConfig {
-        allow_redundant_keys,
-        locality_weight_aware,
-        scale_locality_weight,
-        panic_mode_any,
-        list_as_any,
-        ..config
-    })
-}
-
-fn common(proto: Common) -> Result<SubsetConfig, Errors> {
-    let Common { fallback_policy, default_subset, selectors, metadata_fallback_policy } = proto;
     let mut errors = Errors::new();
     let fallback = match errors.take(fields::enumeration(fallback_policy).at("fallback_policy")) {
         Some(Named::NoFallback) | None => Fallback::None,
@@ -106,21 +72,21 @@ fn common(proto: Common) -> Result<SubsetConfig, Errors> {
         .take(list)
         .is_some_and(|policy| matches!(policy, LbSubsetMetadataFallbackPolicy::FallbackList));
     let default_subset = default_subset.map(|fields| criteria(&fields.fields)).unwrap_or_default();
-    let mut compiled = Vec::with_capacity(selectors.len());
-    for (index, proto) in selectors.into_iter().enumerate() {
-        compiled.extend(errors.take(selector(proto).index(index).at("subset_selectors")));
+    let mut selectors = Vec::with_capacity(subset_selectors.len());
+    for (index, proto) in subset_selectors.into_iter().enumerate() {
+        selectors.extend(errors.take(selector(proto).index(index).at("subset_selectors")));
     }
     errors.finish()?;
     Ok(SubsetConfig {
         fallback,
         default_subset,
-        selectors: compiled,
+        selectors,
         fallback_list,
-        allow_redundant_keys: false,
-        locality_weight_aware: false,
-        scale_locality_weight: false,
-        panic_mode_any: false,
-        list_as_any: false,
+        allow_redundant_keys,
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
     })
 }
 
@@ -131,8 +97,8 @@ fn sorted(keys: Vec<String>) -> Vec<Arc<str>> {
     keys
 }
 
-fn selector(proto: CommonSelector) -> Result<Selector, Errors> {
-    let CommonSelector { keys, fallback_policy, fallback_keys_subset, single_host_per_subset } =
+fn selector(proto: LbSubsetSelector) -> Result<Selector, Errors> {
+    let LbSubsetSelector { keys, fallback_policy, fallback_keys_subset, single_host_per_subset } =
         proto;
     let keys = sorted(keys);
     let fewer = sorted(fallback_keys_subset);
