@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt, Full};
@@ -12,6 +12,7 @@ use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::harness::resources::{
@@ -84,6 +85,7 @@ async fn an_origin_that_hangs_is_out_after_its_timeout_and_one_that_is_degraded_
     let flag = |of: &Origin, flags: &str| format!("{}::health_flags::{flags}\n", of.address);
     let shown = proxy.admin_text("/clusters").await;
     assert!(shown.contains(&flag(&weak, "/degraded_active_hc")), "{shown}");
+    assert_eq!(proxy.stat("cluster.one.health_check.degraded").await, 1);
     well.script(Script::held());
     eventually("the one that hangs is out", async || {
         let shown = proxy.admin_text("/clusters").await;
@@ -112,6 +114,53 @@ async fn an_origin_that_is_killed_is_out_after_one_check_and_the_last_one_leaves
     proxy.until_stat("cluster.one.membership_healthy", 0).await;
     let answer = get(address, "/").await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "no healthy upstream"));
+}
+
+#[tokio::test]
+async fn an_origin_must_answer_a_payload_with_another() {
+    let ill = Arc::new(AtomicBool::new(false));
+    let service = ping_pong(Arc::clone(&ill)).await;
+    let payload = json!({ "send": { "text": "50494e47" }, "receive": [{ "text": "504f4e47" }] });
+    let checks = checking(json!({ "tcp_health_check": payload, "timeout": "0.3s" }));
+    let (proxy, _address) = serve(with(static_cluster("one", &[service]), checks)).await;
+    proxy.until_stat("cluster.one.membership_healthy", 1).await;
+    ill.store(true, Ordering::Relaxed);
+    proxy.until_stat("cluster.one.membership_healthy", 0).await;
+    ill.store(false, Ordering::Relaxed);
+    proxy.until_stat("cluster.one.membership_healthy", 1).await;
+}
+
+/// Answers `PING` with `PONG`, and while it is ill with something else.
+async fn ping_pong(ill: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4];
+            stream.read_exact(&mut asked).await.unwrap();
+            assert_eq!(&asked, b"PING");
+            let answer = if ill.load(Ordering::Relaxed) { b"POOR" } else { b"PONG" };
+            // Whoever asked may have left.
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_origin_of_another_cluster_is_found_out() {
+    let (mine, other) = (Origin::http1("mine").await, Origin::http1("other").await);
+    mine.script(Script::default().header("x-envoy-upstream-healthchecked-cluster", "shop-1"));
+    other.script(Script::default().header("x-envoy-upstream-healthchecked-cluster", "bank-1"));
+    let checks = json!({ "http_health_check": { "path": "/",
+        "service_name_matcher": { "prefix": "shop" } } });
+    let cluster = with(static_cluster("one", &[mine.address, other.address]), checking(checks));
+    let (proxy, address) = serve(cluster).await;
+    for _ in 0..10 {
+        assert_eq!(get(address, "/").await.text(), "mine");
+    }
+    assert!(proxy.stat("cluster.one.health_check.verify_cluster").await >= 1);
 }
 
 #[tokio::test]

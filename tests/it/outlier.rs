@@ -100,3 +100,36 @@ async fn a_changed_cluster_keeps_its_outliers_and_one_without_detection_lets_the
     push(&mut world, "4", json!({})).await;
     world.until_status("/", 500).await;
 }
+
+#[tokio::test]
+async fn a_check_that_passes_lets_an_ejected_origin_back_unless_it_is_told_not_to() {
+    for (lets_back, ejections_at_the_end) in [(true, 0), (false, 1)] {
+        let (good, bad) = (Origin::http1("good").await, Origin::http1("bad").await);
+        bad.script(Script::status(500));
+        let checks = json!({ "health_checks": [{ "timeout": "1s", "interval": "0.1s",
+            "no_traffic_interval": "0.1s",
+            "unhealthy_threshold": 1, "healthy_threshold": 1, "tcp_health_check": {} }] });
+        let cluster = with(
+            with(static_cluster("one", &[good.address, bad.address]), checks),
+            detecting(json!({ "base_ejection_time": "3600s", "max_ejection_time": "3600s",
+                "successful_active_health_check_uneject_host": lets_back })),
+        );
+        let proxy = Proxy::with(bootstrap(&[listener("in", &[to("one")])], &[cluster])).await;
+        let address = proxy.listener("in").await;
+        let ejected = "cluster.one.outlier_detection.ejections_enforced_total";
+        eventually("the bad one is out", async || {
+            get(address, "/").await;
+            (proxy.stat(ejected).await == 1).then_some(())
+        })
+        .await;
+        // Both were asked once more since.
+        let checked = proxy.stat("cluster.one.health_check.success").await;
+        eventually("it was checked again", async || {
+            let success = proxy.stat("cluster.one.health_check.success").await;
+            (success >= checked + 4).then_some(())
+        })
+        .await;
+        let active = "cluster.one.outlier_detection.ejections_active";
+        assert_eq!(proxy.stat(active).await, ejections_at_the_end, "{lets_back}");
+    }
+}
