@@ -121,9 +121,9 @@ pub struct PriorityHosts {
     pub degraded: Box<[Arc<Host>]>,
     /// Which of `hosts` run where.
     pub localities: Box<[LocalityHosts]>,
-    /// How many of `hosts` do not count where shares of healthy hosts are computed: their health is
-    /// not known yet, or they took themselves out.
-    pub excluded: usize,
+    /// Those that do not count where shares of healthy hosts are computed: their health is not known
+    /// yet, or they took themselves out.
+    pub excluded: Box<[Arc<Host>]>,
 }
 
 impl PriorityHosts {
@@ -137,7 +137,7 @@ impl PriorityHosts {
             degraded: of(Availability::Degraded),
             localities: localities.into(),
             hosts: hosts.into(),
-            excluded: 0,
+            excluded: Box::default(),
         }
     }
 
@@ -220,7 +220,7 @@ impl HostSet {
     pub(super) fn prepare_part(&mut self, config: &LbConfig) {
         for priority in &mut self.priorities {
             let is_excluded = |host: &&Arc<Host>| config.excludes(host);
-            priority.excluded = priority.hosts.iter().filter(is_excluded).count();
+            priority.excluded = priority.hosts.iter().filter(is_excluded).cloned().collect();
         }
         self.hash_tables = hash_tables(self, config);
     }

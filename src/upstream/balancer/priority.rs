@@ -45,9 +45,11 @@ impl Loads {
         let factor = u64::from(set.policy.overprovisioning_factor);
         let by_weight = set.policy.weighted_priority_health;
         let percent = |part: &[Arc<Host>], of: &PriorityHosts| -> u32 {
-            let weight = |hosts: &[Arc<Host>]| hosts.iter().map(|h| u64::from(h.weight())).sum();
+            let weight =
+                |hosts: &[Arc<Host>]| hosts.iter().map(|h| u64::from(h.weight())).sum::<u64>();
             let (part, all) = match by_weight {
-                true => (weight(part), weight(&of.hosts)),
+                // Reported weights change at any time: the difference may be anything for a moment.
+                true => (weight(part), weight(&of.hosts).saturating_sub(weight(&of.excluded))),
                 false => (part.len() as u64, counted(of) as u64),
             };
             if all == 0 {
@@ -132,7 +134,7 @@ impl Loads {
 
 /// The hosts of which shares are computed.
 fn counted(priority: &PriorityHosts) -> usize {
-    priority.hosts.len() - priority.excluded
+    priority.hosts.len() - priority.excluded.len()
 }
 
 fn in_panic(priority: &PriorityHosts, threshold: f64) -> bool {
@@ -145,6 +147,8 @@ fn in_panic(priority: &PriorityHosts, threshold: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::balancer::LbConfig;
+    use crate::upstream::health::Health;
     use crate::upstream::host::HealthStatus::{self, Degraded, Draining, Healthy, Unhealthy};
     use crate::upstream::hosts::tests::set;
 
@@ -194,5 +198,25 @@ mod tests {
         let policy = &mut Arc::get_mut(&mut uneven).unwrap().policy;
         policy.weighted_priority_health = true;
         assert_eq!(Loads::of(&uneven, 0.0).ranges[0].0, 100);
+    }
+
+    #[test]
+    fn hosts_whose_health_is_not_known_count_unless_they_are_ignored() {
+        let load_of_first = |by_weight, ignore_new_hosts| {
+            let mut some =
+                set(&[(0, Healthy, 1), (0, Healthy, 5), (0, Healthy, 4), (1, Healthy, 1)]);
+            for host in &some.priorities[0].hosts[1..] {
+                host.set_checked(Health::Pending);
+            }
+            let some = Arc::get_mut(&mut some).unwrap();
+            *some = some.resorted();
+            some.policy.weighted_priority_health = by_weight;
+            some.prepare(&LbConfig { ignore_new_hosts, ..LbConfig::default() });
+            Loads::of(some, 50.0).ranges[0]
+        };
+        assert_eq!(load_of_first(false, false), (46, 0, Source::Healthy));
+        assert_eq!(load_of_first(true, false), (14, 0, Source::Healthy));
+        assert_eq!(load_of_first(false, true), (100, 0, Source::Healthy));
+        assert_eq!(load_of_first(true, true), (100, 0, Source::Healthy));
     }
 }
