@@ -49,7 +49,12 @@ async fn the_slow_try_wins_when_the_other_fails_and_no_more_are_allowed() {
     let (slow, bad) = (Origin::http1("slow").await, Origin::http1("bad").await);
     slow.script(Script::held());
     bad.script(Script::status(503));
-    let (proxy, address) = in_front_of(&[&slow, &bad], hedging(1)).await;
+    // In turns, each request would begin with the same host, since each takes two.
+    let cluster = static_cluster("one", &[slow.address, bad.address]);
+    let cluster = with(cluster, json!({ "lb_policy": "RANDOM" }));
+    let listeners = [listener("in", &[route("/", hedging(1))])];
+    let proxy = Proxy::with(bootstrap(&listeners, &[cluster])).await;
+    let address = proxy.listener("in").await;
     eventually("the slow one is asked first", async || {
         let before = slow.requests();
         let asking = tokio::spawn(async move { get(address, "/").await });
