@@ -1,18 +1,23 @@
 //! What may be stored and for how long it may be used: RFC 9111 as arithmetic. Time comes in.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::header::{
+    AGE, AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, LAST_MODIFIED, SET_COOKIE,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use thiserror::Error;
 
-use super::directives::{RequestDirectives, ResponseDirectives};
-use super::key::vary;
+use super::directives::{RequestDirectives, ResponseDirectives, seconds};
+use super::vary::vary;
+use crate::config::matcher::StringMatcher;
 
 /// The longest that a response is fresh by heuristics alone.
 const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
 
-/// The rules that are not in the messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The rules that are not in the messages. The default is RFC 9111 as it stands.
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// How long a response is fresh that says nothing of it.
     pub default_ttl: Duration,
@@ -20,12 +25,90 @@ pub struct Policy {
     pub heuristics: bool,
     /// What requests say does not count.
     pub ignore_request: bool,
+    /// Statuses that are stored, and how long such a response is fresh that says nothing of it. Without it,
+    /// those of RFC 9110 section 15.1, and some others that state a lifetime.
+    pub statuses: Option<BTreeMap<u16, Option<Duration>>>,
+    /// Types of bodies that are stored; any if there are none.
+    pub content_types: Vec<MediaRange>,
+    /// Cookies may be stored.
+    pub set_cookie: bool,
+    /// Fields that go before `Cache-Control` (RFC 9213).
+    pub targeted: Vec<HeaderName>,
+    /// Headers that a response may depend on; any if there are none.
+    pub vary: Vec<StringMatcher>,
+    /// How stale responses are used.
+    pub stale: StalePolicy,
+}
+
+/// How stale responses are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StalePolicy {
+    /// For so long while they are validated, if they do not say.
+    pub while_revalidate: Duration,
+    /// For so long instead of an error, if they do not say.
+    pub if_error: Duration,
+    /// Never for longer.
+    pub limit: Option<Duration>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            default_ttl: Duration::ZERO,
+            heuristics: true,
+            ignore_request: false,
+            statuses: None,
+            content_types: Vec::new(),
+            set_cookie: false,
+            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            vary: Vec::new(),
+            stale: StalePolicy::default(),
+        }
+    }
+}
+
+/// `type/subtype` or `type/*`, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaRange(String);
+
+impl MediaRange {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const WANTED: &str = "a media type such as text/html, or text/* or */*";
+        let (kind, subtype) = text.split_once('/').ok_or(WANTED)?;
+        let is_part = |part: &str| {
+            !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "/*;,".contains(c))
+        };
+        let right = match (kind, subtype) {
+            ("*", "*") => true,
+            (kind, "*") => is_part(kind),
+            (kind, subtype) => is_part(kind) && is_part(subtype),
+        };
+        right.then(|| Self(text.to_ascii_lowercase())).ok_or(WANTED)
+    }
+
+    /// Whether a body is of such a type, its parameters aside.
+    pub fn holds(&self, content_type: Option<&HeaderValue>) -> bool {
+        let value = content_type.map(HeaderValue::as_bytes).unwrap_or_default();
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        match self.0.strip_suffix('*') {
+            Some("*/") => true,
+            Some(kind) => {
+                essence.get(..kind.len()).is_some_and(|k| k.eq_ignore_ascii_case(kind.as_bytes()))
+            }
+            None => essence.eq_ignore_ascii_case(self.0.as_bytes()),
+        }
+    }
 }
 
 /// Why a response is not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the response is not to be stored: {}", self.as_str())]
 pub enum Uncacheable {
-    /// Its status says nothing that could be said again.
+    /// Its status says nothing that could be said again, or is not one to be stored.
     Status,
     /// `no-store`, of the request or the response.
     NoStore,
@@ -33,18 +116,40 @@ pub enum Uncacheable {
     Private,
     /// The request was authorized and the response does not say that others may have it.
     Authorization,
-    /// It depends on something that is not in the request: `Vary: *`.
-    VaryAny,
+    /// It depends on what is not in the request, `Vary: *`, or on a header that it may not depend on.
+    Vary,
     /// It sets a cookie.
     SetCookie,
     /// It is not fresh and cannot be validated.
     NoLifetime,
     /// It is larger than what is stored.
     TooLarge,
+    /// Its body is not of a type to be stored.
+    ContentType,
+    /// The method is not one whose responses are stored, or there is no body where there would be one.
+    Method,
+}
+
+impl Uncacheable {
+    /// The word for it in `Cache-Status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::Vary => "vary",
+            Self::SetCookie => "set-cookie",
+            Self::NoLifetime => "no-lifetime",
+            Self::TooLarge => "too-large",
+            Self::ContentType => "content-type",
+            Self::Method => "method",
+        }
+    }
 }
 
 /// How long a response may be used, found once when it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Freshness {
     /// From its making.
     pub lifetime: Duration,
@@ -54,8 +159,12 @@ pub struct Freshness {
     pub always_validate: bool,
     /// It is never used stale.
     pub never_stale: bool,
+    /// So long after its lifetime it is used while it is validated.
+    pub stale_while_revalidate: Duration,
     /// So long after its lifetime it is better than an error.
     pub stale_if_error: Duration,
+    /// Its body is to stay as it is.
+    pub no_transform: bool,
 }
 
 /// What may be done with a stored response for a request.
@@ -63,8 +172,12 @@ pub struct Freshness {
 pub enum Use {
     /// Answer with it.
     Fresh,
-    /// Ask the origin whether it still holds.
-    Validate,
+    /// Answer with it, and ask the origin whether it still holds.
+    WhileRevalidate,
+    /// Ask the origin first: it is stale.
+    Stale,
+    /// Ask the origin first: it is fresh, but not fresh enough for this request.
+    Refused,
 }
 
 /// The statuses that may be stored without a stated lifetime (RFC 9110 section 15.1).
@@ -78,8 +191,8 @@ fn is_understood(status: StatusCode) -> bool {
 }
 
 impl Policy {
-    /// Whether the response to a GET may be stored (RFC 9111 section 3), and for how long it may be
-    /// used. `delay` is from the request to the response's head.
+    /// Whether a response may be stored (RFC 9111 section 3), and for how long it may be used. `delay` is
+    /// from the request to the response's head.
     ///
     /// # Errors
     /// Why not.
@@ -90,10 +203,14 @@ impl Policy {
         (now, delay): (SystemTime, Duration),
     ) -> Result<Freshness, Uncacheable> {
         let asked = self.asked(request);
-        let said = ResponseDirectives::of(response);
-        if !is_understood(status) {
-            return Err(Uncacheable::Status);
-        }
+        let said = self.said(response);
+        let own_ttl = match &self.statuses {
+            None if is_understood(status) => None,
+            Some(statuses) if statuses.contains_key(&status.as_u16()) => {
+                statuses.get(&status.as_u16()).copied().flatten()
+            }
+            _ => return Err(Uncacheable::Status),
+        };
         if asked.no_store || said.no_store && !said.must_understand {
             return Err(Uncacheable::NoStore);
         }
@@ -104,73 +221,111 @@ impl Policy {
         if request.contains_key(AUTHORIZATION) && !shared {
             return Err(Uncacheable::Authorization);
         }
-        if vary(response).any(|name| name == b"*") {
-            return Err(Uncacheable::VaryAny);
+        if !vary(response).all(|name| self.may_depend_on(name)) {
+            return Err(Uncacheable::Vary);
         }
-        let spared =
-            said.private_fields.contains(&SET_COOKIE) || said.no_cache_fields.contains(&SET_COOKIE);
-        if response.contains_key(SET_COOKIE) && !spared {
-            return Err(Uncacheable::SetCookie);
+        let of_type = |range: &MediaRange| range.holds(response.get(CONTENT_TYPE));
+        if !self.content_types.is_empty() && !self.content_types.iter().any(of_type) {
+            return Err(Uncacheable::ContentType);
         }
         let date = time(response.get(DATE)).unwrap_or(now);
-        let lifetime = self.lifetime(&said, status, response, date);
-        let can_be_validated =
-            response.contains_key(http::header::ETAG) || response.contains_key(LAST_MODIFIED);
-        if lifetime.is_none_or(|lifetime| lifetime.is_zero()) && !can_be_validated {
+        let stated = stated_lifetime(&said, response, date);
+        let spared =
+            said.private_fields.contains(&SET_COOKIE) || said.no_cache_fields.contains(&SET_COOKIE);
+        let permitted = spared || self.set_cookie && stated.is_some();
+        if response.contains_key(SET_COOKIE) && !permitted {
+            return Err(Uncacheable::SetCookie);
+        }
+        if stated.is_none() && !is_heuristic(status) && !said.public && self.statuses.is_none() {
             return Err(Uncacheable::NoLifetime);
         }
+        let lifetime = stated.or_else(|| self.guess(own_ttl, response, date));
+        let can_be_validated = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
+        if lifetime.is_none_or(|lifetime| lifetime.is_zero()) && !can_be_validated {
+            // Unless it is good for something though it is stale.
+            let outlasts = |said: Option<Duration>| said.is_some_and(|for_how| !for_how.is_zero());
+            if lifetime.is_none()
+                || !outlasts(said.stale_while_revalidate) && !outlasts(said.stale_if_error)
+            {
+                return Err(Uncacheable::NoLifetime);
+            }
+        }
+        let limited = |stated: Option<Duration>, otherwise: Duration| {
+            let stated = stated.unwrap_or(otherwise);
+            self.stale.limit.map_or(stated, |limit| stated.min(limit))
+        };
         Ok(Freshness {
             lifetime: lifetime.unwrap_or_default(),
             initial_age: initial_age(response, (now, delay), date),
             always_validate: said.no_cache,
             never_stale: said.must_revalidate || said.proxy_revalidate || said.s_maxage.is_some(),
-            stale_if_error: said.stale_if_error.unwrap_or_default(),
+            stale_while_revalidate: limited(
+                said.stale_while_revalidate,
+                self.stale.while_revalidate,
+            ),
+            stale_if_error: limited(said.stale_if_error, self.stale.if_error),
+            no_transform: said.no_transform,
         })
     }
 
-    /// Section 4.2.1; `None` if nothing says how long.
-    fn lifetime(
+    /// What a response says, as far as this cache is concerned.
+    pub fn said(&self, response: &HeaderMap) -> ResponseDirectives {
+        ResponseDirectives::of(response, &self.targeted)
+    }
+
+    fn may_depend_on(&self, name: &[u8]) -> bool {
+        let name = name.to_ascii_lowercase();
+        name != b"*"
+            && (self.vary.is_empty() || self.vary.iter().any(|allowed| allowed.matches(&name)))
+    }
+
+    /// Section 4.2.2; `None` if there is nothing to go by.
+    fn guess(
         &self,
-        said: &ResponseDirectives,
-        status: StatusCode,
+        own_ttl: Option<Duration>,
         response: &HeaderMap,
         date: SystemTime,
     ) -> Option<Duration> {
-        if let Some(stated) = said.s_maxage.or(said.max_age) {
-            return Some(stated);
-        }
-        if let Some(expires) = response.get(EXPIRES) {
-            // An invalid date, such as 0, is in the past.
-            let until = time(Some(expires)).and_then(|at| at.duration_since(date).ok());
-            return Some(until.unwrap_or_default());
-        }
-        if !is_heuristic(status) && !said.public {
-            return None;
-        }
         let changed = time(response.get(LAST_MODIFIED)).filter(|_| self.heuristics);
         let guessed = changed.and_then(|at| date.duration_since(at).ok());
         let guessed = guessed.map(|since| (since / 10).min(LONGEST_HEURISTIC));
-        guessed.or(Some(self.default_ttl)).filter(|lifetime| !lifetime.is_zero())
+        let lifetime = own_ttl.or(guessed).or(Some(self.default_ttl));
+        lifetime.filter(|lifetime| !lifetime.is_zero())
     }
 
-    /// What may be done with a response of this age for a request (section 4.2.4 and 5.2.1).
-    pub fn use_of(&self, freshness: &Freshness, age: Duration, request: &HeaderMap) -> Use {
+    /// What may be done with a response of this age for a request (section 4.2.4 and 5.2.1). One that was
+    /// marked stale counts as at its lifetime's end if it is younger.
+    pub fn use_of(
+        &self,
+        freshness: &Freshness,
+        (age, marked): (Duration, bool),
+        request: &HeaderMap,
+    ) -> Use {
         let asked = self.asked(request);
-        if freshness.always_validate || asked.no_cache {
-            return Use::Validate;
+        let is_fresh = age < freshness.lifetime && !marked;
+        if freshness.always_validate {
+            return Use::Stale;
+        }
+        let refused = if is_fresh { Use::Refused } else { Use::Stale };
+        if asked.no_cache {
+            return refused;
         }
         if asked.max_age.is_some_and(|most| age > most) {
-            return Use::Validate;
+            return refused;
         }
         let needed = age.saturating_add(asked.min_fresh.unwrap_or_default());
-        if needed < freshness.lifetime {
+        if is_fresh && needed < freshness.lifetime {
             return Use::Fresh;
         }
         let stale = needed.saturating_sub(freshness.lifetime);
+        let within_limit = self.stale.limit.is_none_or(|limit| stale <= limit);
         match asked.max_stale {
-            _ if freshness.never_stale => Use::Validate,
-            Some(most) if most.is_none_or(|most| stale <= most) => Use::Fresh,
-            _ => Use::Validate,
+            _ if freshness.never_stale => refused,
+            Some(most) if within_limit && most.is_none_or(|most| stale <= most) => Use::Fresh,
+            // A request that says how fresh it is to be wants nothing stale.
+            _ if asked.min_fresh.is_some() || asked.max_age.is_some() => refused,
+            _ if stale < freshness.stale_while_revalidate => Use::WhileRevalidate,
+            _ => refused,
         }
     }
 
@@ -183,6 +338,7 @@ impl Policy {
     ) -> bool {
         let asked = self.asked(request);
         let allowed = freshness.stale_if_error.max(asked.stale_if_error.unwrap_or_default());
+        let allowed = self.stale.limit.map_or(allowed, |limit| allowed.min(limit));
         let strict = freshness.never_stale || freshness.always_validate || asked.no_cache;
         !strict && age < freshness.lifetime.saturating_add(allowed)
     }
@@ -196,6 +352,28 @@ impl Policy {
     }
 }
 
+impl Freshness {
+    /// Whether a response of this age, that cannot be validated, is of use to nobody any more.
+    pub fn is_spent(&self, age: Duration) -> bool {
+        age >= self.lifetime.saturating_add(self.stale_while_revalidate.max(self.stale_if_error))
+    }
+}
+
+/// Section 4.2.1; `None` if nothing says how long.
+fn stated_lifetime(
+    said: &ResponseDirectives,
+    response: &HeaderMap,
+    date: SystemTime,
+) -> Option<Duration> {
+    if let Some(stated) = said.s_maxage.or(said.max_age) {
+        return Some(stated);
+    }
+    let expires = response.get(EXPIRES).filter(|_| !said.targeted)?;
+    // An invalid date, such as 0, is in the past.
+    let until = time(Some(expires)).and_then(|at| at.duration_since(date).ok());
+    Some(until.unwrap_or_default())
+}
+
 /// Section 4.2.3: how old a response is that comes now.
 fn initial_age(
     response: &HeaderMap,
@@ -203,10 +381,11 @@ fn initial_age(
     date: SystemTime,
 ) -> Duration {
     let apparent = now.duration_since(date).unwrap_or_default();
+    // Of a list, which it should not be, the first counts (section 5.1).
     let stated = response
         .get(AGE)
-        .and_then(|age| age.to_str().ok()?.trim().parse().ok())
-        .map_or(Duration::ZERO, |seconds: u32| Duration::from_secs(u64::from(seconds)));
+        .and_then(|age| seconds(age.to_str().ok()?.split(',').next()?.trim()))
+        .unwrap_or_default();
     apparent.max(stated + delay)
 }
 
@@ -216,119 +395,4 @@ pub(crate) fn time(value: Option<&HeaderValue>) -> Option<SystemTime> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy() -> Policy {
-        Policy { default_ttl: Duration::ZERO, heuristics: true, ignore_request: false }
-    }
-
-    fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
-        of.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect()
-    }
-
-    fn now() -> SystemTime {
-        httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap()
-    }
-
-    type Header = (&'static str, &'static str);
-    type Headers = &'static [Header];
-
-    fn judge(
-        request: &[Header],
-        status: u16,
-        response: &[Header],
-    ) -> Result<Freshness, Uncacheable> {
-        let status = StatusCode::from_u16(status).unwrap();
-        let at = (now(), Duration::ZERO);
-        policy().judge(&headers(request), (status, &headers(response)), at)
-    }
-
-    #[test]
-    fn what_is_stored_is_what_section_3_allows() {
-        use Uncacheable::*;
-        let fresh = ("cache-control", "max-age=60");
-        let cases: &[(Headers, u16, Headers, Option<Uncacheable>)] = &[
-            (&[], 200, &[("cache-control", "max-age=60")], None),
-            (&[], 200, &[("expires", "Sun, 06 Nov 1994 08:50:37 GMT")], None),
-            (&[], 200, &[("last-modified", "Sun, 06 Nov 1994 00:00:00 GMT")], None),
-            (&[], 200, &[("etag", "\"1\"")], None),
-            (&[], 200, &[], Some(NoLifetime)),
-            (&[], 302, &[("cache-control", "max-age=60")], None),
-            (&[], 206, &[("cache-control", "max-age=60")], Some(Status)),
-            (&[], 299, &[("cache-control", "max-age=60")], Some(Status)),
-            (&[], 200, &[("cache-control", "no-store, max-age=60")], Some(NoStore)),
-            (&[], 200, &[("cache-control", "no-store, must-understand, max-age=60")], None),
-            (
-                &[("cache-control", "no-store")],
-                200,
-                &[("cache-control", "max-age=60")],
-                Some(NoStore),
-            ),
-            (&[], 200, &[("cache-control", "private, max-age=60")], Some(Private)),
-            (&[], 200, &[("cache-control", "private=\"x\", max-age=60")], None),
-            (
-                &[("authorization", "x")],
-                200,
-                &[("cache-control", "max-age=60")],
-                Some(Authorization),
-            ),
-            (&[("authorization", "x")], 200, &[("cache-control", "s-maxage=60")], None),
-            (&[("authorization", "x")], 200, &[("cache-control", "public, max-age=6")], None),
-            (&[], 200, &[("cache-control", "max-age=60"), ("vary", "a, *")], Some(VaryAny)),
-            (&[], 200, &[("cache-control", "max-age=60"), ("set-cookie", "a=b")], Some(SetCookie)),
-            (
-                &[],
-                200,
-                &[("cache-control", "max-age=60, no-cache=\"set-cookie\""), ("set-cookie", "a")],
-                None,
-            ),
-            (&[], 200, &[("expires", "0")], Some(NoLifetime)),
-        ];
-        for (request, status, response, expected) in cases {
-            let found = judge(request, *status, response).err();
-            assert_eq!(found, *expected, "{request:?} {status} {response:?}");
-        }
-        assert!(judge(&[], 200, &[fresh]).is_ok());
-    }
-
-    #[test]
-    fn lifetimes_and_ages_are_those_of_section_4_2() {
-        let of = |response: &[Header]| {
-            let freshness = judge(&[], 200, response).unwrap();
-            (freshness.lifetime.as_secs(), freshness.initial_age.as_secs())
-        };
-        assert_eq!(of(&[("cache-control", "max-age=60, s-maxage=5")]), (5, 0));
-        let expires = ("expires", "Sun, 06 Nov 1994 08:49:47 GMT");
-        assert_eq!(of(&[expires, ("cache-control", "max-age=60")]), (60, 0));
-        assert_eq!(of(&[expires, ("date", "Sun, 06 Nov 1994 08:49:27 GMT")]), (20, 10));
-        assert_eq!(of(&[("cache-control", "max-age=60"), ("age", "40")]), (60, 40));
-        let modified = ("last-modified", "Sun, 06 Nov 1994 08:32:57 GMT");
-        assert_eq!(of(&[modified]), (100, 0), "a tenth of a thousand seconds");
-        assert_eq!(of(&[("last-modified", "Tue, 06 Nov 1984 08:32:57 GMT")]).0, 86_400);
-    }
-
-    #[test]
-    fn a_request_bounds_what_it_takes() {
-        let freshness = |response| judge(&[], 200, response).unwrap();
-        let minute = freshness(&[("cache-control", "max-age=60")]);
-        let strict = freshness(&[("cache-control", "max-age=60, must-revalidate")]);
-        let never = freshness(&[("cache-control", "max-age=60, no-cache")]);
-        let of = |freshness: &Freshness, age: u64, request: Headers| {
-            policy().use_of(freshness, Duration::from_secs(age), &headers(request)) == Use::Fresh
-        };
-        assert!(of(&minute, 59, &[]) && !of(&minute, 60, &[]) && !of(&never, 0, &[]));
-        assert!(!of(&minute, 5, &[("cache-control", "no-cache")]));
-        assert!(!of(&minute, 5, &[("pragma", "no-cache")]));
-        assert!(!of(&minute, 6, &[("cache-control", "max-age=5")]));
-        assert!(of(&minute, 5, &[("cache-control", "max-age=5")]));
-        assert!(!of(&minute, 55, &[("cache-control", "min-fresh=5")]));
-        assert!(of(&minute, 65, &[("cache-control", "max-stale=5")]));
-        assert!(!of(&minute, 66, &[("cache-control", "max-stale=5")]));
-        assert!(of(&minute, 999, &[("cache-control", "max-stale")]));
-        assert!(!of(&strict, 61, &[("cache-control", "max-stale")]));
-        let deaf = Policy { ignore_request: true, ..policy() };
-        let asks = headers(&[("cache-control", "no-cache")]);
-        assert_eq!(deaf.use_of(&minute, Duration::ZERO, &asks), Use::Fresh);
-    }
-}
+mod tests;

@@ -1,63 +1,38 @@
 //! Where responses are kept: a bounded table that the workers share. Entries and bytes are bounded both.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use parking_lot::Mutex;
-use quick_cache::sync::{Cache as Table, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
-use tokio::sync::watch;
+use quick_cache::sync::Cache as Table;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use smallvec::SmallVec;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::key::{Key, Variant};
-use super::policy::Freshness;
+use super::entry::Entry;
+use super::index::{Index, Scope, Standing};
+use super::key::Key;
+use super::lead::Flights;
+use super::stats::CacheStats;
+use crate::telemetry::metrics::Counter;
 
 /// Responses of one resource that differ by the request's headers. Older ones make room.
 const MOST_VARIANTS: usize = 16;
 
-/// What an entry takes beside its bytes: the table, the maps, the counters.
+/// What a resource takes in the table and the index beside its responses.
 const OVERHEAD: u64 = 512;
-const HEADER_OVERHEAD: u64 = 64;
 
-/// A stored response. What is in it does not change; a validation makes another.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers, without those of the connection.
-    pub headers: HeaderMap,
-    /// Its body, in the pieces that it came in.
-    pub body: Vec<Bytes>,
-    /// What of the request it depends on.
-    pub variant: Variant,
-    /// How long it may be used.
-    pub freshness: Freshness,
-    /// When it came, or was validated last.
-    pub stored: Instant,
-}
+/// What is being filled may take one part of so many of the memory.
+const FILLING: u64 = 2;
 
-impl Entry {
-    /// How old it is (RFC 9111 section 4.2.3).
-    pub fn age(&self, now: Instant) -> Duration {
-        self.freshness.initial_age + now.saturating_duration_since(self.stored)
-    }
+/// The memory for stored responses goes up and down by one part of so many as what is being filled takes
+/// more or less.
+const STEPS: u64 = 64;
 
-    /// The bytes of its body.
-    pub fn length(&self) -> u64 {
-        self.body.iter().map(|piece| piece.len() as u64).sum()
-    }
-
-    fn weight(&self) -> u64 {
-        let headers = self
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str().len() + value.len()) as u64 + HEADER_OVERHEAD);
-        self.length() + headers.sum::<u64>() + self.variant.len() as u64 + OVERHEAD
-    }
-}
+/// Between two pauses of a sweep so many resources are looked at.
+const SWEPT_AT_ONCE: usize = 128;
 
 /// The stored responses of one resource.
 type Variants = Arc<[Arc<Entry>]>;
@@ -67,7 +42,19 @@ struct ByBytes;
 
 impl Weighter<Key, Variants> for ByBytes {
     fn weight(&self, key: &Key, variants: &Variants) -> u64 {
-        variants.iter().map(|entry| entry.weight()).sum::<u64>() + key.len() as u64 + OVERHEAD
+        variants.iter().map(|entry| entry.weight()).sum::<u64>() + 2 * key.len() as u64 + OVERHEAD
+    }
+}
+
+/// Whatever leaves the table but by name: evicted, replaced, or too large.
+#[derive(Debug, Clone, Default)]
+struct Departed(Arc<Mutex<Vec<(Key, Variants)>>>);
+
+impl Lifecycle<Key, Variants> for Departed {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), key: Key, variants: Variants) {
+        self.0.lock().push((key, variants));
     }
 }
 
@@ -76,103 +63,49 @@ impl Weighter<Key, Variants> for ByBytes {
 pub struct Bounds {
     /// Resources.
     pub entries: u32,
-    /// Memory.
+    /// Memory, with what is being filled.
     pub bytes: u64,
 }
 
-crate::stats! {
-    /// `http.STAT_PREFIX.cache.*`
-    pub struct CacheStats {
-        /// Requests answered with what was stored.
-        counter hit,
-        /// Requests for what was not stored.
-        counter miss,
-        /// Requests that waited for another's response instead of asking themselves.
-        counter coalesced,
-        /// Requests for what had to be validated.
-        counter stale,
-        /// Stale responses used since the origin answered with an error.
-        counter stale_if_error,
-        /// Validations after which what was stored was used.
-        counter revalidated,
-        /// Requests that could not be answered from a cache.
-        counter bypass,
-        /// Responses stored.
-        counter stored,
-        /// Responses that must not be stored, or are too large.
-        counter uncacheable,
-        /// Resources forgotten since a request changed them.
-        counter invalidated,
-        /// Resources stored.
-        gauge entries,
-        /// The memory that they take.
-        gauge bytes,
-    }
+/// What is stored for a request.
+#[derive(Debug)]
+pub enum Lookup {
+    /// A response, fresh or not.
+    Found(Arc<Entry>),
+    /// Responses, but none for a request like this.
+    OtherVariants,
+    /// Nothing.
+    Nothing,
 }
 
-/// A fill that is under way. What was forgotten since it began is not brought back by it.
+/// A fill that is under way. What was purged since it began is not brought back by it.
 #[derive(Debug)]
 pub struct Ticket {
     begun: u64,
-    fills: Arc<Fills>,
-    /// Others wait for this fill; they are told when it is over, however it ends.
-    leads: Option<(Key, watch::Sender<()>)>,
-}
-
-/// A fill of another request, to be waited for.
-#[derive(Debug)]
-pub struct Followed(watch::Receiver<()>);
-
-impl Followed {
-    /// Waits until the fill is over; true if its response must not be stored, so that nothing comes of
-    /// waiting for another.
-    pub async fn is_refused(mut self) -> bool {
-        // Otherwise the sender goes without a word.
-        self.0.changed().await.is_ok()
-    }
-}
-
-impl Ticket {
-    /// The response must not be stored: whoever waits for it is to ask.
-    pub fn refuse(self) {
-        if let Some((_, followers)) = &self.leads {
-            // Nobody may be waiting.
-            let _nobody = followers.send(());
-        }
-    }
-}
-
-/// The fills under way, and what was forgotten meanwhile.
-#[derive(Debug, Default)]
-struct Fills(Mutex<FillState>);
-
-#[derive(Debug, Default)]
-struct FillState {
-    clock: u64,
-    under_way: usize,
-    forgotten: HashMap<Key, u64>,
-    /// The fills that others may wait for.
-    led: HashMap<Key, watch::Receiver<()>>,
+    index: Arc<Mutex<Index>>,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut state = self.fills.0.lock();
-        state.under_way -= 1;
-        if let Some((key, _)) = &self.leads {
-            state.led.remove(key);
-        }
-        if state.under_way == 0 {
-            state.forgotten = HashMap::new();
-        }
+        self.index.lock().end(self.begun);
     }
 }
 
 /// A cache: stored responses by resource.
 pub struct Store {
-    table: Table<Key, Variants, ByBytes>,
-    entries: Mutex<Bounds>,
-    fills: Arc<Fills>,
+    table: Table<Key, Variants, ByBytes, DefaultHashBuilder, Departed>,
+    departed: Departed,
+    /// Also held while anything is stored or taken away.
+    index: Arc<Mutex<Index>>,
+    /// The index's time of the last purge.
+    last_purge: AtomicU64,
+    pub(super) flights: Arc<Flights>,
+    bounds: Mutex<Bounds>,
+    filling: AtomicU64,
+    /// What of the memory is set aside for what is being filled.
+    set_aside: Mutex<u64>,
+    /// Somebody should sweep.
+    pub unswept: Notify,
     /// What is counted on it.
     pub stats: Arc<CacheStats>,
 }
@@ -185,111 +118,338 @@ impl Store {
         // A shard has its own part of the bound, which a large response must fit into.
         options.shards(1).estimated_items_capacity(few).weight_capacity(bounds.bytes);
         let options = options.build().unwrap_or_else(|_| unreachable!("every option is set"));
-        let table = Table::with_options(
-            options,
-            ByBytes,
-            DefaultHashBuilder::default(),
-            DefaultLifecycle::default(),
-        );
-        Self { table, entries: Mutex::new(bounds), fills: Arc::default(), stats }
+        let departed = Departed::default();
+        let hasher = DefaultHashBuilder::default();
+        let table = Table::with_options(options, ByBytes, hasher, departed.clone());
+        Self {
+            table,
+            departed,
+            index: Arc::default(),
+            last_purge: AtomicU64::new(0),
+            flights: Arc::default(),
+            bounds: Mutex::new(bounds),
+            filling: AtomicU64::new(0),
+            set_aside: Mutex::new(0),
+            unswept: Notify::new(),
+            stats,
+        }
     }
 
     /// Changes how much is kept; what is over it is forgotten.
     pub fn bound(&self, bounds: Bounds) {
-        let mut current = self.entries.lock();
-        if current.bytes != bounds.bytes {
-            self.table.set_capacity(bounds.bytes);
+        let mut index = self.index.lock();
+        let before = std::mem::replace(&mut *self.bounds.lock(), bounds);
+        if before.bytes != bounds.bytes {
+            let set_aside = *self.set_aside.lock();
+            self.table.set_capacity(bounds.bytes.saturating_sub(set_aside));
+            self.settle(&mut index, None, &self.stats.evicted_memory);
         }
-        *current = bounds;
-        drop(current);
+        while self.table.len() > bounds.entries as usize {
+            self.make_room(&mut index);
+        }
+        drop(index);
         self.count();
     }
 
-    /// The stored response for a request, fresh or not.
-    pub fn get(&self, key: &Key, request: &HeaderMap) -> Option<Arc<Entry>> {
-        let variants = self.table.get(key)?;
-        variants.iter().find(|entry| entry.variant.matches(request)).cloned()
+    /// What is stored for a request.
+    pub fn get(&self, key: &Key, request: &HeaderMap) -> Lookup {
+        let Some(variants) = self.table.get(key) else { return Lookup::Nothing };
+        let mut found: Option<&Arc<Entry>> = None;
+        let mut there_are = false;
+        for entry in variants.iter() {
+            if self.is_dead(key, entry) {
+                continue;
+            }
+            there_are = true;
+            // Of several that match, the newest counts (RFC 9111 section 4.1).
+            if entry.variant.matches(request)
+                && found.is_none_or(|found| entry.date() > found.date())
+            {
+                found = Some(entry);
+            }
+        }
+        match found {
+            Some(entry) => Lookup::Found(Arc::clone(entry)),
+            None if there_are => Lookup::OtherVariants,
+            None => Lookup::Nothing,
+        }
     }
 
-    /// A fill begins that nobody waits for.
+    /// Whether a purge hit a stored response. It is marked here if one did so softly.
+    fn is_dead(&self, key: &Key, entry: &Entry) -> bool {
+        // Most of the time there was no purge since somebody looked last.
+        if entry.outlived.load(Ordering::Acquire) == self.last_purge.load(Ordering::Acquire) {
+            return false;
+        }
+        self.is_dead_by(&self.index.lock(), key, entry)
+    }
+
+    fn is_dead_by(&self, index: &Index, key: &Key, entry: &Entry) -> bool {
+        let last_purge = self.last_purge.load(Ordering::Acquire);
+        match index.standing(key, entry) {
+            Standing::Dead => return true,
+            Standing::Marked => entry.marked.store(true, Ordering::Relaxed),
+            Standing::Good => {}
+        }
+        entry.outlived.store(last_purge, Ordering::Release);
+        false
+    }
+
+    /// A fill begins that nobody follows.
     pub fn begin(&self) -> Ticket {
-        self.ticket(&mut self.fills.0.lock(), None)
+        let begun = self.index.lock().begin();
+        Ticket { begun, index: Arc::clone(&self.index) }
     }
 
-    /// A fill begins that others will wait for, unless there is one already.
-    ///
-    /// # Errors
-    /// The one that there is.
-    pub fn lead(&self, key: &Key) -> Result<Ticket, Followed> {
-        let mut state = self.fills.0.lock();
-        if let Some(led) = state.led.get(key) {
-            return Err(Followed(led.clone()));
+    /// Memory for something that is being filled; none of it yet.
+    pub fn reserve(self: &Arc<Self>) -> Reservation {
+        Reservation { store: Arc::clone(self), bytes: 0 }
+    }
+
+    /// Stores what a fill brought, in place of the response for the same request if there is one; `None` if
+    /// it was purged since the fill began.
+    pub fn fill(&self, key: Key, mut entry: Entry, ticket: &Ticket) -> Option<Arc<Entry>> {
+        let mut index = self.index.lock();
+        match index.standing_of_fill(&key, &entry, ticket.begun) {
+            Standing::Dead => return None,
+            standing => entry.marked = (standing == Standing::Marked).into(),
         }
-        let (sender, receiver) = watch::channel(());
-        state.led.insert(key.clone(), receiver);
-        Ok(self.ticket(&mut state, Some((key.clone(), sender))))
-    }
-
-    fn ticket(&self, state: &mut FillState, leads: Option<(Key, watch::Sender<()>)>) -> Ticket {
-        state.under_way += 1;
-        state.clock += 1;
-        Ticket { begun: state.clock, fills: Arc::clone(&self.fills), leads }
-    }
-
-    /// Stores what a fill brought, unless it was forgotten since.
-    pub fn fill(&self, key: Key, entry: Arc<Entry>, ticket: Ticket) {
-        let state = self.fills.0.lock();
-        // Under the lock, so that nothing is forgotten between the look and the act.
-        if state.forgotten.get(&key).is_none_or(|at| *at < ticket.begun) {
-            self.insert(key, entry);
-        }
-        drop(state);
-        drop(ticket);
-    }
-
-    /// Stores a response in place of the one for the same request, if there is one.
-    pub fn insert(&self, key: Key, entry: Arc<Entry>) {
-        let known = self.table.peek(&key).unwrap_or_else(|| Arc::new([]));
-        if known.is_empty() && self.table.len() >= self.entries.lock().entries as usize {
-            self.make_room();
-        }
-        let others = known.iter().filter(|other| other.variant != entry.variant).cloned();
-        // The newest first, so that the oldest is the one to go.
-        let first = std::iter::once(Arc::clone(&entry));
-        let variants = first.chain(others).take(MOST_VARIANTS).collect();
-        self.table.insert(key, variants);
+        entry.begun = ticket.begun;
+        entry.outlived = self.last_purge.load(Ordering::Acquire).into();
+        let entry = Arc::new(entry);
+        self.place(&mut index, key, Arc::clone(&entry));
         self.stats.stored.inc();
+        drop(index);
         self.count();
+        Some(entry)
     }
 
-    /// Forgets all that is stored of a resource; whether there was anything.
-    pub fn remove(&self, key: &Key) -> bool {
-        let mut state = self.fills.0.lock();
-        if state.under_way > 0 {
-            state.clock += 1;
-            let now = state.clock;
-            state.forgotten.insert(key.clone(), now);
+    /// Stores a response.
+    pub fn insert(&self, key: Key, entry: Entry) -> Option<Arc<Entry>> {
+        let ticket = self.begin();
+        self.fill(key, entry, &ticket)
+    }
+
+    /// Puts another form of a stored response in its place, unless that has changed meanwhile; gives it back.
+    pub fn replace(&self, key: &Key, before: &Arc<Entry>, after: Entry) -> Arc<Entry> {
+        let after = Arc::new(after);
+        let mut index = self.index.lock();
+        let known = self.table.peek(key);
+        let is_there = known.is_some_and(|k| k.iter().any(|entry| Arc::ptr_eq(entry, before)));
+        if is_there && !self.is_dead_by(&index, key, before) {
+            self.place(&mut index, key.clone(), Arc::clone(&after));
         }
-        let removed = self.table.remove(key).is_some();
-        drop(state);
-        if removed {
-            self.stats.invalidated.inc();
-            self.count();
+        drop(index);
+        self.count();
+        after
+    }
+
+    fn place(&self, index: &mut Index, key: Key, entry: Arc<Entry>) {
+        let known = self.table.peek(&key).unwrap_or_else(|| Arc::new([]));
+        if known.is_empty() {
+            while self.table.len() >= self.bounds.lock().entries.max(1) as usize {
+                self.make_room(index);
+            }
         }
-        removed
+        let is_other = |other: &&Arc<Entry>| {
+            other.variant != entry.variant && !self.is_dead_by(index, &key, other)
+        };
+        let others: SmallVec<[Arc<Entry>; 4]> =
+            known.iter().filter(is_other).map(Arc::clone).collect();
+        let too_many = (others.len() + 1).saturating_sub(MOST_VARIANTS);
+        self.stats.evicted_variants.add(too_many as u64);
+        // The newest first, so that the oldest is the one to go.
+        let variants: Variants = std::iter::once(entry).chain(others).take(MOST_VARIANTS).collect();
+        self.set(index, key, variants);
+    }
+
+    fn set(&self, index: &mut Index, key: Key, variants: Variants) {
+        for entry in variants.iter() {
+            index.add(&key, entry);
+            self.count_forms(entry, 1);
+        }
+        self.table.insert(key.clone(), variants);
+        self.settle(index, Some(&key), &self.stats.evicted_memory);
+    }
+
+    /// Takes note of what has left the table.
+    fn settle(&self, index: &mut Index, replaced: Option<&Key>, evicted: &Counter) {
+        let departed = std::mem::take(&mut *self.departed.0.lock());
+        for (key, variants) in departed {
+            if replaced != Some(&key) {
+                evicted.add(variants.len() as u64);
+            }
+            self.unindex(index, &key, &variants);
+        }
+    }
+
+    fn unindex(&self, index: &mut Index, key: &Key, variants: &Variants) {
+        for entry in variants.iter() {
+            index.remove(key, entry);
+            self.count_forms(entry, -1);
+        }
     }
 
     /// The table bounds bytes; a resource too many makes it forget one that it values least.
-    fn make_room(&self) {
+    fn make_room(&self, index: &mut Index) {
         let bytes = self.table.capacity();
         self.table.set_capacity(self.table.weight().saturating_sub(1));
         self.table.set_capacity(bytes);
+        self.settle(index, None, &self.stats.evicted_entries);
+    }
+
+    /// Forgets all that is stored of a key; whether there was anything. Fills under way do not bring it back.
+    pub fn remove(&self, key: &Key) -> bool {
+        let (host, path) = key.place();
+        let scope = Scope::Url(Some(host.into()), path.into());
+        let mut index = self.index.lock();
+        index.remember_now(&scope);
+        let removed = self.table.remove(key);
+        if let Some((key, variants)) = &removed {
+            self.unindex(&mut index, key, variants);
+            self.stats.invalidated.inc();
+        }
+        drop(index);
+        self.count();
+        removed.is_some()
+    }
+
+    /// Forgets all of a scope, or marks it stale if it is done softly; how many responses that were. What is
+    /// forgotten is not given out from then on, and fills under way do not bring it back.
+    ///
+    /// It takes the same time however many responses there are, but for patterns with a star before their
+    /// end or within a name, whose responses are counted one by one.
+    pub fn purge(&self, scope: &Scope, soft: bool) -> u64 {
+        let mut index = self.index.lock();
+        let hit = index.purge(scope, soft);
+        self.last_purge.store(index.now(), Ordering::Release);
+        drop(index);
+        let hit = hit.unwrap_or_else(|| self.count_hit(scope));
+        self.stats.purged(scope, hit);
+        self.unswept.notify_one();
+        hit
+    }
+
+    fn count_hit(&self, scope: &Scope) -> u64 {
+        let Scope::Pattern(pattern) = scope else { return 0 };
+        let hit = self.table.iter().filter(|(key, _)| {
+            let (host, path) = key.place();
+            pattern.matches(host, path)
+        });
+        hit.map(|(_, variants)| variants.len() as u64).sum()
+    }
+
+    /// Takes away what was purged, and what is of no use any more. Pauses often.
+    pub async fn sweep(&self) {
+        let since = self.index.lock().now();
+        for (number, (key, variants)) in self.table.iter().enumerate() {
+            if number % SWEPT_AT_ONCE == SWEPT_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            let now = Instant::now();
+            if variants.iter().any(|entry| is_spent(entry, now) || self.is_dead(&key, entry)) {
+                self.weed(&key, now);
+            }
+        }
+        self.index.lock().swept(since);
+        self.count();
+    }
+
+    /// Whether a sweep would find anything purged.
+    pub fn is_swept(&self) -> bool {
+        self.index.lock().is_swept()
+    }
+
+    fn weed(&self, key: &Key, now: Instant) {
+        let mut index = self.index.lock();
+        let Some(variants) = self.table.peek(key) else { return };
+        let is_good = |entry: &&Arc<Entry>| {
+            let is_dead = self.is_dead_by(&index, key, entry);
+            let is_spent = !is_dead && is_spent(entry, now);
+            self.stats.expired.add(u64::from(is_spent));
+            !is_dead && !is_spent
+        };
+        let good: Variants = variants.iter().filter(is_good).map(Arc::clone).collect();
+        if good.is_empty() {
+            self.table.remove(key);
+            self.unindex(&mut index, key, &variants);
+        } else if good.len() < variants.len() {
+            self.set(&mut index, key.clone(), good);
+        }
+    }
+
+    /// Calls `see` with every stored response that can be used.
+    pub fn visit(&self, mut see: impl FnMut(&Key, &Entry)) {
+        for (key, variants) in self.table.iter() {
+            variants.iter().filter(|e| !self.is_dead(&key, e)).for_each(|entry| see(&key, entry));
+        }
+    }
+
+    fn count_forms(&self, entry: &Entry, sign: i64) {
+        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let gzip = entry.gzip.as_ref().map_or(0, |gzip| size(gzip.length()));
+        self.stats.bytes_gzip.add(sign * gzip);
+        self.stats.bytes_identity.add(sign * (size(entry.weight()) - gzip));
     }
 
     fn count(&self) {
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.stats.entries.set(gauge(self.table.len() as u64));
         self.stats.bytes.set(gauge(self.table.weight()));
+    }
+
+    /// Makes room for what is being filled.
+    fn set_aside(&self) {
+        let bytes = self.bounds.lock().bytes;
+        let filling = self.filling.load(Ordering::Relaxed);
+        self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
+        let step = (bytes / STEPS).max(1);
+        let wanted = filling.next_multiple_of(step).min(bytes / FILLING);
+        if *self.set_aside.lock() == wanted {
+            return;
+        }
+        let mut index = self.index.lock();
+        *self.set_aside.lock() = wanted;
+        self.table.set_capacity(bytes - wanted);
+        self.settle(&mut index, None, &self.stats.evicted_memory);
+        drop(index);
+        self.count();
+    }
+}
+
+/// Whether a response cannot be used by anybody any more, nor be validated.
+fn is_spent(entry: &Entry, now: Instant) -> bool {
+    !entry.can_be_validated() && entry.freshness.is_spent(entry.age(now))
+}
+
+/// Memory that something takes that is being filled. It is given back when this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    store: Arc<Store>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Takes more; false if too much is being filled already.
+    pub fn add(&mut self, bytes: u64) -> bool {
+        let most = self.store.bounds.lock().bytes / FILLING;
+        let now = self.store.filling.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if now > most {
+            self.store.filling.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        self.store.set_aside();
+        true
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.store.filling.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.store.set_aside();
+        }
     }
 }
 
@@ -300,107 +460,4 @@ impl std::fmt::Debug for Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LARGE: Bounds = Bounds { entries: 1_000, bytes: 10 << 20 };
-
-    fn entry(body: usize, language: &str) -> Arc<Entry> {
-        let vary =
-            [("vary", "accept-language")].map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
-        let headers: HeaderMap = vary.into_iter().collect();
-        let variant = Variant::of(&headers, &asking(language));
-        Arc::new(Entry {
-            status: StatusCode::OK,
-            headers,
-            body: vec![Bytes::from(vec![b'x'; body])],
-            variant,
-            freshness: Freshness {
-                lifetime: Duration::from_secs(60),
-                initial_age: Duration::ZERO,
-                always_validate: false,
-                never_stale: false,
-                stale_if_error: Duration::ZERO,
-            },
-            stored: Instant::now(),
-        })
-    }
-
-    fn asking(language: &str) -> HeaderMap {
-        [("accept-language".parse().unwrap(), language.parse().unwrap())].into_iter().collect()
-    }
-
-    fn key(n: usize) -> Key {
-        Key::new("http", "t", &format!("/{n}"))
-    }
-
-    #[test]
-    fn variants_are_kept_apart_and_their_number_is_bounded() {
-        let store = Store::new(LARGE, Arc::default());
-        for n in 0..100 {
-            store.insert(key(1), entry(10, &format!("l{n}")));
-        }
-        assert!(store.get(&key(1), &asking("l99")).is_some());
-        assert!(store.get(&key(1), &asking("l84")).is_some());
-        assert!(store.get(&key(1), &asking("l83")).is_none(), "the sixteen newest stay");
-        store.insert(key(1), entry(20, "l99"));
-        assert_eq!(store.get(&key(1), &asking("l99")).unwrap().length(), 20);
-        assert!(store.remove(&key(1)) && !store.remove(&key(1)));
-        assert_eq!((store.stats.entries.value(), store.stats.bytes.value()), (0, 0));
-    }
-
-    #[test]
-    fn a_fill_does_not_bring_back_what_was_forgotten_since_it_began() {
-        let store = Store::new(LARGE, Arc::default());
-        let (early, other) = (store.begin(), store.begin());
-        store.remove(&key(1));
-        let late = store.begin();
-        store.fill(key(2), entry(1, "a"), other);
-        store.fill(key(1), entry(1, "a"), early);
-        assert!(store.get(&key(1), &asking("a")).is_none());
-        assert!(store.get(&key(2), &asking("a")).is_some());
-        store.fill(key(1), entry(1, "a"), late);
-        assert!(store.get(&key(1), &asking("a")).is_some());
-        assert!(store.fills.0.lock().forgotten.is_empty());
-    }
-
-    #[tokio::test]
-    async fn who_follows_is_told_however_the_fill_ends() {
-        let store = Store::new(LARGE, Arc::default());
-        let leader = store.lead(&key(1)).unwrap();
-        let followed = store.lead(&key(1)).unwrap_err();
-        assert!(store.lead(&key(2)).is_ok());
-        store.fill(key(1), entry(1, "a"), leader);
-        assert!(!followed.is_refused().await);
-        assert!(store.get(&key(1), &asking("a")).is_some());
-        let given_up = store.lead(&key(1)).unwrap();
-        let followed = store.lead(&key(1)).unwrap_err();
-        drop(given_up);
-        assert!(!followed.is_refused().await);
-        let refused = store.lead(&key(1)).unwrap();
-        let followed = store.lead(&key(1)).unwrap_err();
-        refused.refuse();
-        assert!(followed.is_refused().await);
-        assert!(store.lead(&key(1)).is_ok());
-    }
-
-    #[test]
-    fn entries_and_bytes_are_bounded() {
-        let few = Store::new(Bounds { entries: 10, ..LARGE }, Arc::default());
-        for n in 0..200 {
-            few.insert(key(n), entry(100, "a"));
-            assert!(few.table.len() <= 10);
-        }
-        assert!(few.table.len() >= 9, "{}", few.table.len());
-        let small = Store::new(Bounds { bytes: 100_000, ..LARGE }, Arc::default());
-        for n in 0..200 {
-            small.insert(key(n), entry(5_000, "a"));
-            assert!(small.table.weight() <= 100_000);
-        }
-        assert!(small.table.len() > 10);
-        small.insert(key(999), entry(200_000, "a"));
-        assert!(small.get(&key(999), &asking("a")).is_none(), "larger than all");
-        small.bound(Bounds { bytes: 20_000, ..LARGE });
-        assert!(small.table.weight() <= 20_000);
-    }
-}
+mod tests;

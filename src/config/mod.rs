@@ -10,6 +10,7 @@
 //! The pattern is: take each field through [`Errors::take`], which keeps the fault and goes on, then
 //! leave with all of them if there were any.
 
+pub mod address_range;
 pub mod error;
 pub mod fields;
 pub mod matcher;

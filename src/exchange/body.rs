@@ -40,6 +40,9 @@ pub enum BodyError {
     /// It was not whole in time, though it moved.
     #[error("the body took too long")]
     Late,
+    /// It was fetched for many, and the fetch broke off.
+    #[error("the response broke off while it was shared")]
+    Shared,
     /// It grew over a limit.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {

@@ -106,7 +106,12 @@ impl Filter for Buffer {
             Err(BodyError::TooLarge { .. }) => {
                 Ok(LocalReply::payload_too_large().into_response(stream))
             }
-            Err(BodyError::Connection(_) | BodyError::Io(_) | BodyError::Malformed(_)) => {
+            Err(
+                BodyError::Connection(_)
+                | BodyError::Io(_)
+                | BodyError::Malformed(_)
+                | BodyError::Shared,
+            ) => {
                 // The client left or broke the protocol: nobody is there to be answered.
                 stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
                 stream.details = "downstream_remote_disconnect";

@@ -46,6 +46,11 @@ impl FilterChain {
         let stages = self.entries.iter().map(|(gate, factory)| (gate.clone(), factory.stage(cx)));
         fold(stages.collect())
     }
+
+    /// Lets the filters begin what they do of their own accord; `front` is the way in of a worker's chain.
+    pub fn start(&self, cx: &WorkerContext, front: &HttpService) {
+        self.entries.iter().for_each(|(_, factory)| factory.start(cx, front));
+    }
 }
 
 impl std::fmt::Debug for FilterChain {

@@ -24,6 +24,20 @@ impl<T> Kept<T> {
         kept.insert(place.clone(), Arc::downgrade(&made));
         made
     }
+
+    /// What is in use at a place.
+    pub fn find(&self, place: &FilterContext) -> Option<Arc<T>> {
+        self.0.lock().get(place).and_then(Weak::upgrade)
+    }
+
+    /// All that is in use, by place.
+    pub fn all(&self) -> Vec<(FilterContext, Arc<T>)> {
+        let kept = self.0.lock();
+        let in_use = kept.iter().filter_map(|(place, kept)| Some((place.clone(), kept.upgrade()?)));
+        let mut all: Vec<_> = in_use.collect();
+        all.sort_by(|(a, _), (b, _)| (&a.stat_prefix, &a.name).cmp(&(&b.stat_prefix, &b.name)));
+        all
+    }
 }
 
 impl<T> Default for Kept<T> {
@@ -48,6 +62,8 @@ mod tests {
         let place = |filter: &str| FilterContext { name: filter.into(), stat_prefix: "in".into() };
         let first = kept.get(&place("a"), || 1);
         assert_eq!((*kept.clone().get(&place("a"), || 2), *kept.get(&place("b"), || 3)), (1, 3));
+        let in_use: Vec<i32> = kept.all().iter().map(|(_, kept)| **kept).collect();
+        assert_eq!((in_use, kept.find(&place("b"))), (vec![1], None));
         drop(first);
         assert_eq!(*kept.get(&place("a"), || 4), 4);
         assert_eq!(kept.0.lock().len(), 1, "b is forgotten too");

@@ -21,9 +21,9 @@ use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
+use self::cache::SharedCache;
 use self::kept::Kept;
 use self::session::SessionTable;
-use crate::cache::Store;
 use crate::exchange::deadline::Deadlines;
 use crate::exchange::{
     Body, Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFuture,
@@ -36,6 +36,8 @@ use crate::upstream::ClusterManager;
 /// What a worker lends to the stages of its chains.
 #[derive(Clone)]
 pub struct WorkerContext {
+    /// Which worker it is, from 0.
+    pub worker: usize,
     /// The worker's view of the clusters.
     pub clusters: ClusterManager,
     /// The worker's timers.
@@ -43,7 +45,7 @@ pub struct WorkerContext {
     /// Where sessions are kept, shared by the workers.
     pub sessions: Kept<SessionTable>,
     /// Where responses are stored, shared by the workers.
-    pub caches: Kept<Store>,
+    pub caches: Kept<SharedCache>,
     /// Where filters count.
     pub telemetry: Telemetry,
 }
@@ -99,6 +101,11 @@ impl Stage {
 pub trait FilterFactory: Send + Sync + 'static {
     /// The filter's stage in a chain of one worker.
     fn stage(&self, cx: &WorkerContext) -> Stage;
+
+    /// The chain is whole: what the filter does of its own accord may begin. Requests that it sends to
+    /// `front` are routed and pass the whole chain, like those of a client; without a route table yet, or
+    /// any more, they are answered 404.
+    fn start(&self, _cx: &WorkerContext, _front: &HttpService) {}
 }
 
 /// The options that the matched route has for the filter `name`, if they are of type `T`.

@@ -43,18 +43,19 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-const FILTERS: [Registration; 7] = [
+const FILTERS: [Registration; 8] = [
     buffer::REGISTRATION,
     cache::REGISTRATION,
     cache::ENVOYS,
+    cache::ENVOYS_V2,
     header_mutation::REGISTRATION,
     session::REGISTRATION,
     stateful_session::REGISTRATION,
     router::REGISTRATION,
 ];
 
-const OVERRIDES: [OverrideRegistration; 3] =
-    [buffer::OVERRIDE, header_mutation::OVERRIDE, stateful_session::OVERRIDE];
+const OVERRIDES: [OverrideRegistration; 4] =
+    [buffer::OVERRIDE, cache::OVERRIDE, header_mutation::OVERRIDE, stateful_session::OVERRIDE];
 
 /// Compiles the filters of a connection manager. Unknown filters that are optional are left out and
 /// named in the second part of the answer.

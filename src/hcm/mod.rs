@@ -19,7 +19,7 @@ mod request;
 mod respond;
 pub mod stats;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
@@ -27,7 +27,10 @@ use tokio::time::Instant;
 pub use compile::{HcmConfig, RdsConfig, RouteSource};
 pub use connection::Drain;
 
-use crate::exchange::{HttpService, OnStreamEnd, ResponseFlag, StreamInfo};
+use crate::exchange::{
+    Dispatch, HttpService, OnStreamEnd, Request, ResponseFlag, ResponseFuture, StreamInfo,
+    StreamReset,
+};
 use crate::filter::WorkerContext;
 use crate::route::{RouteTable, Tables};
 
@@ -58,6 +61,33 @@ impl Hcm {
         {
             self.table.store(Some(Arc::clone(table)));
         }
+    }
+}
+
+impl Hcm {
+    /// Lets its filters begin what they do of their own accord.
+    pub fn start(self: &Arc<Self>) {
+        let front = HttpService::new(Front(Arc::downgrade(self)));
+        self.config.filters.start(&self.cx, &front);
+    }
+}
+
+/// The way in for requests of our own: they are routed and pass the whole chain. It is closed when the
+/// connection manager is gone.
+struct Front(Weak<Hcm>);
+
+impl Dispatch for Front {
+    fn dispatch(self: Arc<Self>, mut request: Request) -> ResponseFuture {
+        Box::pin(async move {
+            let Some(hcm) = self.0.upgrade() else {
+                return Err(StreamReset { stream: request.stream });
+            };
+            if let Some(table) = hcm.table.load_full() {
+                request::find_route(&table, &request.head, &mut request.stream);
+                request.stream.route_table = Some(table as _);
+            }
+            hcm.chain.send(request).await
+        })
     }
 }
 

@@ -29,6 +29,7 @@ use crate::exchange::{
     StreamInfo,
 };
 use crate::net::InterimQueue;
+use crate::route::RouteTable;
 
 /// Brings a request into the form that filters see; `Err` is an answer that needs no chain.
 pub(super) fn begin(
@@ -67,15 +68,20 @@ pub(super) fn begin(
                 head.headers.remove(name);
             }
         }
-        if let Some(route) = table.find(&head, rand::random) {
-            stream.route_name = route.name().cloned();
-            stream.route = Some(route as _);
-        } else {
+        if !find_route(&table, &head, &mut stream) {
             config.stats.no_route.inc();
         }
         stream.route_table = Some(table as _);
     }
     Ok(Request { head, body, stream })
+}
+
+/// Pins the route of a request; false if there is none.
+pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) -> bool {
+    let Some(route) = table.find(head, rand::random) else { return false };
+    stream.route_name = route.name().cloned();
+    stream.route = Some(route as _);
+    true
 }
 
 /// Writes interim responses as HTTP/1.1.

@@ -61,6 +61,7 @@ impl Version {
     fn new(listener: &Listener, cx: &WorkerContext, tables: &Tables) -> Self {
         let hcm = Arc::new(Hcm::new(Arc::clone(&listener.config.chain.hcm), cx));
         hcm.follow_routes(tables);
+        hcm.start();
         Self {
             config: Arc::clone(&listener.config),
             hcm,

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cache::Store;
 use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
+use crate::filter::cache::SharedCache;
 use crate::filter::kept::Kept;
 use crate::filter::session::SessionTable;
 use crate::listener::Listeners;
@@ -48,7 +48,7 @@ pub(super) struct WorkerOptions {
     /// Sessions, shared by the workers.
     pub(super) sessions: Kept<SessionTable>,
     /// Stored responses, shared by the workers.
-    pub(super) caches: Kept<Store>,
+    pub(super) caches: Kept<SharedCache>,
     /// Where things are counted.
     pub(super) telemetry: Telemetry,
     /// The server's phase.
@@ -119,7 +119,15 @@ async fn run(options: WorkerOptions) {
     let deadlines = Deadlines::default();
     let clusters = ClusterManager::new(Arc::default());
     tokio::spawn(deadlines.clone().run());
-    let cx = WorkerContext { clusters: clusters.clone(), deadlines, sessions, caches, telemetry };
+    let clusters_too = clusters.clone();
+    let cx = WorkerContext {
+        worker: index,
+        clusters: clusters_too,
+        deadlines,
+        sessions,
+        caches,
+        telemetry,
+    };
     let mut listeners = Listeners::new(index, cx, connection_ids, drain_time);
     loop {
         tokio::select! {

@@ -1,107 +1,231 @@
-//! A response on its way to the client and into the store.
+//! A response on its way from the origin: judged, handed out to all who ask for it, and stored.
 
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http::header::{
+    AGE, CONTENT_LENGTH, ETAG, LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http_body::Body as _;
+use tokio::time::Instant;
 
-use crate::cache::{Entry, Key, Store, Ticket};
-use crate::exchange::{Body, BodyError};
+use super::Caching;
+use super::answer::{Asked, CACHE_STATUS, followed, say};
+use super::encode::{Form, dress};
+use crate::cache::directives::ResponseDirectives;
+use crate::cache::{Entry, Freshness, Key, Leader, Outcome, Reservation, Uncacheable, Variant};
+use crate::exchange::headers::is_hop_by_hop;
+use crate::exchange::{Body, Response};
 
-/// What is to be stored once its body is whole.
-pub(super) struct Fill {
-    pub(super) store: Arc<Store>,
+/// What a piece of a body takes beside its bytes while it is on its way.
+const PIECE_OVERHEAD: u64 = 64;
+
+/// A request that went to the origin.
+pub(super) struct Sent {
+    pub(super) asked: Asked,
     pub(super) key: Key,
-    /// Its body is empty yet.
-    pub(super) entry: Entry,
-    pub(super) limit: u64,
+    pub(super) at: Instant,
+    pub(super) leader: Leader,
+    /// What is stored for it, and may still hold.
+    pub(super) stored: Option<Arc<Entry>>,
+    /// Why it went there, for `Cache-Status`.
+    pub(super) status: &'static str,
+}
+
+impl Caching {
+    /// Whether a response may be stored.
+    pub(super) fn judge(
+        &self,
+        asked: &Asked,
+        (status, headers): (StatusCode, &HeaderMap),
+        delay: Duration,
+    ) -> Result<Freshness, Uncacheable> {
+        // To HEAD the body is missing that would be stored.
+        if asked.method == Method::HEAD {
+            return Err(Uncacheable::Method);
+        }
+        let at = (SystemTime::now(), delay);
+        let freshness = self.rules.policy.judge(&asked.headers, (status, headers), at)?;
+        match stated_length(headers) {
+            Some(length) if length > self.rules.max_body => Err(Uncacheable::TooLarge),
+            _ => Ok(freshness),
+        }
+    }
+
+    /// A response for the client, and for those who follow; it is stored as it passes if it may be.
+    pub(super) async fn keep(self, sent: Sent, mut response: Response) -> Response {
+        let Sent { asked, key, at, leader, status, stored } = sent;
+        let head = &mut response.head;
+        if let Some(stored) = stored
+            && asked.method == Method::HEAD
+            && is_another(&stored.headers, &head.headers)
+        {
+            stored.mark();
+        }
+        let code = head.status.as_u16();
+        let judged = self.judge(&asked, (head.status, &head.headers), at.elapsed());
+        let follower = leader.flight.follow();
+        let (Ok(freshness), Some(follower)) = (&judged, follower) else {
+            let why = judged.err().unwrap_or(Uncacheable::NoStore);
+            self.store.stats.refuse(why);
+            leader.flight.say(Outcome::Refused);
+            say(head, &format!("{status}; fwd-status={code}; detail={}", why.as_str()));
+            return response;
+        };
+        let said = self.rules.policy.said(&head.headers);
+        let entry = Entry::new(
+            (head.status, stored_headers(&head.headers, &said)),
+            Variant::of(&head.headers, &asked.headers),
+            freshness.clone(),
+        );
+        let length = stated_length(&head.headers);
+        if let Some(encoding) = &self.rules.encoding
+            && encoding.applies(
+                (head.status, &head.headers),
+                freshness.no_transform,
+                length.unwrap_or(u64::MAX),
+            )
+        {
+            dress(&mut head.headers, Form::Identity);
+        }
+        say(head, &format!("{status}; fwd-status={code}; stored"));
+        leader.flight.say(Outcome::Comes(Arc::new(entry.like())));
+        let store = Arc::clone(&self.store);
+        let storing = Some(Storing { entry, size: 0, room: store.reserve(), stated: length });
+        let body = std::mem::take(&mut response.body);
+        let mut fill = Fill { caching: self, key, leader, body, storing };
+        // Most bodies are here already.
+        let is_over = poll_fn(|cx| Poll::Ready(Pin::new(&mut fill).poll(cx).is_ready())).await;
+        if !is_over {
+            tokio::spawn(fill);
+        }
+        response.body = followed(follower, length);
+        response
+    }
+}
+
+/// Fetches a body for those who follow. It is over when the body is, or when nobody follows any more.
+struct Fill {
+    caching: Caching,
+    key: Key,
+    leader: Leader,
+    body: Body,
+    /// `None` when it is clear that it will not be stored.
+    storing: Option<Storing>,
+}
+
+struct Storing {
+    entry: Entry,
+    size: u64,
+    room: Reservation,
     /// How long the body is said to be.
-    pub(super) stated: Option<u64>,
-    pub(super) ticket: Ticket,
+    stated: Option<u64>,
 }
 
 impl Fill {
-    /// The same body, which fills the store as it passes.
-    pub(super) fn watch(self, body: Body) -> Body {
-        if body.is_end_stream() {
-            self.finish();
-            return body;
-        }
-        Body::boxed(Filling { body, size: 0, fill: Some(Box::new(self)) })
-    }
-
-    fn finish(self) {
-        if self.stated.is_none_or(|stated| stated == self.entry.length()) {
-            self.store.fill(self.key, Arc::new(self.entry), self.ticket);
+    fn refuse(&mut self, why: Uncacheable) {
+        if self.storing.take().is_some() {
+            self.caching.store.stats.refuse(why);
         }
     }
-}
 
-struct Filling {
-    body: Body,
-    size: u64,
-    /// `None` when it is stored, or will not be.
-    fill: Option<Box<Fill>>,
-}
-
-impl Filling {
-    fn take(&mut self, frame: &Frame<Bytes>) {
-        let Some(fill) = &mut self.fill else { return };
-        match frame.data_ref() {
-            Some(data) if self.size + data.len() as u64 <= fill.limit => {
-                self.size += data.len() as u64;
-                if !data.is_empty() {
-                    fill.entry.body.push(data.clone());
-                }
-            }
-            // Too large; or with trailers, which is rare, and whole only with them.
-            Some(_) | None => {
-                if let Some(fill) = self.fill.take() {
-                    fill.store.stats.uncacheable.inc();
-                    fill.ticket.refuse();
-                }
+    fn finish(&mut self, trailers: Option<HeaderMap>) {
+        let flight = &self.leader.flight;
+        if let Some(Storing { mut entry, size, stated, .. }) = self.storing.take()
+            && stated.is_none_or(|stated| stated == size)
+        {
+            entry.body = flight.body();
+            let key = self.key.clone();
+            if let Some(stored) = self.caching.store.fill(key, entry, &self.leader.ticket) {
+                flight.stored(stored);
             }
         }
-    }
-
-    fn finish(&mut self) {
-        if let Some(fill) = self.fill.take() {
-            fill.finish();
-        }
+        flight.finish(trailers);
     }
 }
 
-impl http_body::Body for Filling {
-    type Data = Bytes;
-    type Error = BodyError;
+impl Future for Fill {
+    type Output = ();
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                this.take(frame);
-                // The end may not be asked for.
-                if this.body.is_end_stream() {
-                    this.finish();
+        if this.body.is_end_stream() {
+            this.finish(None);
+            return Poll::Ready(());
+        }
+        while std::task::ready!(this.leader.flight.poll_wanted(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+                this.leader.flight.wake_when_left(cx.waker());
+                return Poll::Pending;
+            };
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                // Those who follow see it break off.
+                Some(Err(_)) => return Poll::Ready(()),
+                None => {
+                    this.finish(None);
+                    return Poll::Ready(());
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    let length = data.len() as u64;
+                    if let Some(storing) = &mut this.storing {
+                        storing.size += length;
+                        let fits = storing.size <= this.caching.rules.max_body
+                            && storing.room.add(length + PIECE_OVERHEAD);
+                        if !fits {
+                            this.refuse(Uncacheable::TooLarge);
+                            this.leader.flight.pass();
+                        }
+                    }
+                    this.leader.flight.push(data);
+                    // The end may not be asked for.
+                    if this.body.is_end_stream() {
+                        this.finish(None);
+                        return Poll::Ready(());
+                    }
+                }
+                Err(frame) => {
+                    // It is whole only with its trailers, which are rare, and not stored.
+                    this.refuse(Uncacheable::TooLarge);
+                    this.finish(frame.into_trailers().ok());
+                    return Poll::Ready(());
                 }
             }
-            Some(Err(_)) => this.fill = None,
-            None => this.finish(),
         }
-        Poll::Ready(frame)
+        Poll::Ready(())
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
+/// Whether a response to HEAD shows that a stored one does not hold any more (RFC 9111 section 4.3.5).
+fn is_another(stored: &HeaderMap, shown: &HeaderMap) -> bool {
+    let differs =
+        |name: &HeaderName| shown.get(name).is_some_and(|shown| stored.get(name) != Some(shown));
+    differs(&ETAG) || differs(&LAST_MODIFIED) || differs(&CONTENT_LENGTH)
+}
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// What goes on between a client and a proxy is not for others (RFC 9111 section 3.1).
+const OF_PROXIES: [HeaderName; 3] =
+    [PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info"), PROXY_AUTHORIZATION];
+
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The headers that are stored: not those of the connection, nor those that are for one user.
+pub(super) fn stored_headers(headers: &HeaderMap, said: &ResponseDirectives) -> HeaderMap {
+    let kept = headers.iter().filter(|(name, _)| {
+        !is_hop_by_hop(name)
+            && **name != CACHE_STATUS
+            && **name != AGE
+            && !OF_PROXIES.contains(name)
+            && !said.no_cache_fields.contains(name)
+            && !said.private_fields.contains(name)
+    });
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

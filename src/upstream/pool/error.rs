@@ -61,9 +61,10 @@ pub enum RequestBodyError {
 impl From<&BodyError> for RequestBodyError {
     fn from(error: &BodyError) -> Self {
         match error {
-            BodyError::Connection(_) | BodyError::Io(_) | BodyError::Malformed(_) => {
-                Self::Connection
-            }
+            BodyError::Connection(_)
+            | BodyError::Io(_)
+            | BodyError::Malformed(_)
+            | BodyError::Shared => Self::Connection,
             BodyError::Timeout => Self::Timeout,
             BodyError::Late => Self::Late,
             BodyError::TooLarge { .. } => Self::TooLarge,

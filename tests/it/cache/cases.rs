@@ -1,88 +1,60 @@
-//! Cases by section: what the origin answers, what the client asks, and what comes of it.
+//! Cases by section: what the client asks, what the origin answers, and what comes of it. They are text,
+//! in `cases/*.cases`, one proxy a file:
+//!
+//! ```text
+//! config {"default_ttl": "60s"}     the cache's, before the first case, if it has one
+//!
+//! case 9111-3 a stated lifetime is stored
+//! > GET /                           a request; the case's own path goes before its path
+//! > x-a: 1                          a header of it; `body: text` is its body
+//! < 200                             the origin's answer, so it is asked once; without, it is not asked
+//! < cache-control: max-age=60       a header of it; `body: text`; `!date` says none
+//! ^ if-none-match: "1"              a header that the origin received, or `method:` or `path:`
+//! = 200 hit; ttl=60                 what the client sees: status, and the beginning of what `Cache-Status`
+//!                                   says of this cache, parameter by parameter; a value left open is any
+//! = age: 0                          a header of it; `body: text`
+//! ```
+//!
+//! `^ !name` and `= !name` are absent, `~name: text` has the text in it. `<<` answers a request in the
+//! background, for which the step's own answer does not wait; `<?` one that may be made or not. `< cut` is
+//! no answer but the connection's end, `= *` any status. A body that is not given is `step` and the step's
+//! number. Wherever a value stands, `{now}`, `{now-60}` and `{now+60}` are dates, `{base}` the case's path,
+//! and `{x*9}` nine times `x`. As time passes, `age` may be somewhat more and `ttl` somewhat less.
 
-mod others;
-mod rfc9111;
+mod format;
+mod run;
 
-use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
 
 use super::{cached, verdict};
-use crate::harness::{Origin, Script, request};
 
-type Headers = &'static [(&'static str, &'static str)];
-
-/// One request, what the origin would answer, and what the client must see.
-struct Step {
-    /// Method and path.
-    asks: (&'static str, &'static str),
-    with: Headers,
-    origin: (u16, Headers),
-    /// Status, and the beginning of what `Cache-Status` says.
-    sees: (u16, &'static str),
-}
-
-const fn step(with: Headers, origin: (u16, Headers), sees: (u16, &'static str)) -> Step {
-    Step { asks: ("GET", "/"), with, origin, sees }
-}
-
-const MISS: &str = "fwd=uri-miss";
-const STORED: &str = "fwd=uri-miss; fwd-status=200; stored";
-const STALE: &str = "fwd=stale";
-const VALID: &str = "hit; fwd=stale; fwd-status=304";
-const HIT: &str = "hit; ttl=";
-const BYPASS: &str = "fwd=bypass";
-
-const FRESH: Headers = &[("cache-control", "max-age=60")];
-const PLAIN: (u16, Headers) = (200, &[]);
-const GOOD: (u16, Headers) = (200, FRESH);
-const TAGGED: (u16, Headers) = (200, &[("cache-control", "max-age=60"), ("etag", "\"1\"")]);
-const AGED: (u16, Headers) =
-    (200, &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("age", "61")]);
-const DATED: (u16, Headers) =
-    (200, &[("cache-control", "max-age=60"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]);
-const NOT_MODIFIED: (u16, Headers) = (304, &[("etag", "\"1\""), ("cache-control", "max-age=60")]);
-
-/// A second request is a hit or a miss by what the first response was.
-const fn again(origin: (u16, Headers), second: (u16, &'static str)) -> [Step; 2] {
-    let status = origin.0;
-    [step(&[], origin, (status, MISS)), step(&[], origin, second)]
-}
-
-/// Section, story, steps.
-type Case = (&'static str, &'static str, &'static [Step]);
-
-const SURVIVES: (u16, Headers) =
-    (200, &[("cache-control", "max-age=60, stale-if-error=30"), ("etag", "\"1\""), ("age", "61")]);
+/// Fewer are not all of them.
+const AT_LEAST: usize = 250;
 
 #[tokio::test]
 async fn every_case_comes_out_as_its_section_says() {
-    let origin = Origin::http1("one").await;
-    let (_proxy, address) = cached(&origin, json!({})).await;
-    let cases = rfc9111::CASES.iter().chain(others::CASES);
-    for (number, (section, story, steps)) in cases.enumerate() {
-        for (at, Step { asks, with, origin: answers, sees }) in steps.iter().enumerate() {
-            let what = format!("RFC {section}, {story}, step {at}");
-            let script =
-                answers.1.iter().fold(Script::status(answers.0), |script, (name, value)| {
-                    script.header(name, value)
-                });
-            origin.script(script);
-            let (method, body) = match asks.0 {
-                "GET body" => ("GET", &b"x"[..]),
-                method => (method, &b""[..]),
-            };
-            // A place of its own for each case.
-            let path = format!("/{number}{}", asks.1);
-            let before = origin.requests();
-            let answer = request(address, method, &path, with, body).await;
-            assert_eq!(answer.status, sees.0, "{what}");
-            let said = verdict(&answer);
-            assert!(said.starts_with(sees.1), "{what}: {said:?}, not {:?}", sees.1);
-            let asked = origin.requests() - before;
-            let expected = usize::from(!sees.1.starts_with(HIT) && sees.0 != 504);
-            assert_eq!(asked, expected, "{what}: requests to the origin");
-            if said.starts_with("hit") {
-                assert!(!answer.header("age").is_empty(), "{what}");
-            }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cache/cases");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|e| e == "cases")).collect();
+    paths.sort();
+    let (mut total, mut failed, mut report) = (0, 0, String::new());
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (count, failures) = match format::parse(&text) {
+            Ok(file) => (file.cases.len(), run::file(file).await),
+            Err(faults) => (0, faults),
+        };
+        total += count;
+        failed += failures.len();
+        eprintln!("{name}: {count} cases, {} failures", failures.len());
+        for failure in failures {
+            writeln!(report, "{name}:{failure}").unwrap();
         }
     }
+    eprintln!("{total} cases");
+    assert_eq!(failed, 0, "of {total} cases these failed:\n{report}");
+    assert!(total >= AT_LEAST, "{total} cases, not {AT_LEAST}");
 }

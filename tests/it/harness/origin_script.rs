@@ -1,5 +1,6 @@
 //! What an origin is told to answer.
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 /// One answer, for every request until another is given.
@@ -7,10 +8,14 @@ use http::HeaderMap;
 pub(crate) struct Script {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// How many bytes the body has; the origin's name if none is said.
+    /// The body; the origin's name if none is said.
+    pub(crate) body: Option<Bytes>,
+    /// How many bytes the body has instead, whatever they are.
     pub(crate) size: Option<u64>,
     /// Announce the size with `content-length`.
     pub(crate) sized: bool,
+    /// Say when, if the headers do not.
+    pub(crate) dated: bool,
     /// Answer with the request's own body and trailers.
     pub(crate) echo: bool,
     /// Answer without reading the request's body.
@@ -41,8 +46,10 @@ impl Default for Script {
         Self {
             status: 200,
             headers: HeaderMap::new(),
+            body: None,
             size: None,
             sized: true,
+            dated: true,
             echo: false,
             early: false,
             trailers: HeaderMap::new(),

@@ -5,13 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::header::DATE;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
+use httpdate::fmt_http_date;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -165,10 +168,11 @@ async fn serve(stream: TcpStream, state: Arc<State>, h2: bool) {
     };
     // Errors are what the scripts ask for.
     if h2 {
-        let served = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service);
-        let _ = served.await;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let _ = builder.auto_date_header(false).serve_connection(io, service).await;
     } else {
-        let connection = http1::Builder::new().serve_connection(io, service);
+        let mut builder = http1::Builder::new();
+        let connection = builder.auto_date_header(false).serve_connection(io, service);
         tokio::pin!(connection);
         tokio::select! {
             _ = &mut connection => return,
@@ -211,7 +215,11 @@ async fn answer(
         return Err("cut before the head".into());
     }
     let mut response = Response::builder().status(script.status);
-    response.headers_mut().unwrap().extend(script.headers.clone());
+    let headers = response.headers_mut().unwrap();
+    headers.extend(script.headers.clone());
+    if script.dated && !headers.contains_key(DATE) {
+        headers.insert(DATE, fmt_http_date(SystemTime::now()).parse().unwrap());
+    }
     if script.echo {
         let body = Echo { body, state, _active: active };
         return Ok(response.body(body.boxed())?);
@@ -224,14 +232,14 @@ async fn answer(
     if empty {
         return Ok(response.body(bodyless.boxed())?);
     }
-    let name = Bytes::from(state.name.clone());
-    let size = script.size.unwrap_or(name.len() as u64);
+    let body = script.body.clone().unwrap_or_else(|| Bytes::from(state.name.clone()));
+    let size = script.size.unwrap_or(body.len() as u64);
     if script.sized {
         response = response.header("content-length", size);
     }
     let body = Scripted {
         script,
-        name,
+        body,
         size,
         at: 0,
         flushed: false,
@@ -278,7 +286,7 @@ impl Body for Echo {
 
 struct Scripted {
     script: Script,
-    name: Bytes,
+    body: Bytes,
     size: u64,
     at: u64,
     flushed: bool,
@@ -335,7 +343,10 @@ impl Body for Scripted {
             this.at += n;
             this.state.sent.fetch_add(n, Ordering::SeqCst);
             let data = match this.script.size {
-                None => this.name.clone(),
+                None => {
+                    let end = usize::try_from(this.at).unwrap();
+                    this.body.slice(end - usize::try_from(n).unwrap()..end)
+                }
                 Some(_) => Bytes::from(vec![b'x'; usize::try_from(n).unwrap()]),
             };
             return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -1,0 +1,256 @@
+//! A stored response.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, StatusCode};
+use tokio::time::Instant;
+
+use super::policy::{Freshness, time};
+use super::vary::Variant;
+
+/// What an entry takes beside its bytes: the table, the maps, the counters.
+const OVERHEAD: u64 = 768;
+const HEADER_OVERHEAD: u64 = 64;
+
+/// Bodies are kept in pieces of this many bytes: few enough pieces to write them quickly, and no allocation
+/// so large that memory is lost around it.
+pub(super) const PIECE: usize = 256 << 10;
+
+/// Which responses belong together, as their origin says; for both, a list.
+const TAG_HEADERS: [(HeaderName, u8); 2] = [
+    (HeaderName::from_static("surrogate-key"), b' '),
+    (HeaderName::from_static("cache-tag"), b','),
+];
+
+/// A body, in pieces of their own memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    pieces: Vec<Bytes>,
+    length: u64,
+}
+
+impl Stored {
+    /// Copies what came into memory of its own, so that nothing else is kept with it.
+    pub fn copy_of<'a>(came: impl Iterator<Item = &'a Bytes> + Clone) -> Self {
+        let length: usize = came.clone().map(Bytes::len).sum();
+        let mut pieces = Vec::with_capacity(length.div_ceil(PIECE));
+        let mut left = length;
+        let mut piece = BytesMut::with_capacity(left.min(PIECE));
+        for bytes in came {
+            let mut bytes = &bytes[..];
+            while !bytes.is_empty() {
+                let (now, later) = bytes.split_at(bytes.len().min(PIECE - piece.len()));
+                piece.extend_from_slice(now);
+                left -= now.len();
+                bytes = later;
+                if piece.len() == PIECE || left == 0 {
+                    let next = BytesMut::with_capacity(left.min(PIECE));
+                    pieces.push(std::mem::replace(&mut piece, next).freeze());
+                }
+            }
+        }
+        Self { pieces, length: length as u64 }
+    }
+
+    /// Takes pieces as they are.
+    pub fn of(pieces: Vec<Bytes>) -> Self {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces, length }
+    }
+
+    /// How many bytes it has.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Its pieces, none of them empty.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// The bytes from `start` on, `length` of them, without a copy.
+    pub fn slice(&self, start: u64, length: u64) -> impl Iterator<Item = Bytes> {
+        let (mut skip, mut left) = (start, length);
+        self.pieces.iter().filter_map(move |piece| {
+            let size = piece.len() as u64;
+            let from = skip.min(size);
+            let to = size.min(from.saturating_add(left));
+            skip -= from;
+            left -= to - from;
+            let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+            (to > from).then(|| piece.slice(at(from)..at(to)))
+        })
+    }
+}
+
+/// A stored response. What is said in it does not change; a validation makes another.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, without those of the connection.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Stored,
+    /// Its body in gzip, if that was asked for.
+    pub gzip: Option<Stored>,
+    /// What of the request it depends on.
+    pub variant: Variant,
+    /// How long it may be used.
+    pub freshness: Freshness,
+    /// When it came, or was validated last.
+    pub stored: Instant,
+    /// How often it was the answer.
+    pub hits: AtomicU32,
+    /// Somebody makes another form of it, or a newer one.
+    pub busy: AtomicBool,
+    /// The store's number for when its fill began. What was purged since is not it.
+    pub(super) begun: u64,
+    /// The last purge that it is known to have outlived.
+    pub(super) outlived: AtomicU64,
+    /// It was marked stale.
+    pub(super) marked: AtomicBool,
+}
+
+impl Entry {
+    /// A response that comes now, without its body.
+    pub fn new(
+        (status, headers): (StatusCode, HeaderMap),
+        variant: Variant,
+        freshness: Freshness,
+    ) -> Self {
+        Self {
+            status,
+            headers,
+            body: Stored::default(),
+            gzip: None,
+            variant,
+            freshness,
+            stored: Instant::now(),
+            hits: AtomicU32::new(0),
+            busy: AtomicBool::new(false),
+            begun: 0,
+            outlived: AtomicU64::new(0),
+            marked: AtomicBool::new(false),
+        }
+    }
+
+    /// The same with another head, or other forms of the body.
+    pub fn like(&self) -> Self {
+        Self {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            gzip: self.gzip.clone(),
+            variant: self.variant.clone(),
+            freshness: self.freshness.clone(),
+            stored: self.stored,
+            hits: AtomicU32::new(self.hits.load(Ordering::Relaxed)),
+            busy: AtomicBool::new(false),
+            begun: self.begun,
+            outlived: AtomicU64::new(self.outlived.load(Ordering::Relaxed)),
+            marked: AtomicBool::new(self.is_marked()),
+        }
+    }
+
+    /// It was validated: no purge before counts any more.
+    pub fn marked_fresh(&mut self) {
+        self.marked = AtomicBool::new(false);
+    }
+
+    /// How old it is (RFC 9111 section 4.2.3).
+    pub fn age(&self, now: Instant) -> Duration {
+        self.freshness.initial_age + now.saturating_duration_since(self.stored)
+    }
+
+    /// Whether it was marked stale by a soft purge.
+    pub fn is_marked(&self) -> bool {
+        self.marked.load(Ordering::Relaxed)
+    }
+
+    /// It is known not to hold any more.
+    pub fn mark(&self) {
+        self.marked.store(true, Ordering::Relaxed);
+    }
+
+    /// When it was made, as far as it says.
+    pub(super) fn date(&self) -> Option<SystemTime> {
+        time(self.headers.get(http::header::DATE))
+    }
+
+    /// The tags that its origin gave it.
+    pub fn tags(&self) -> impl Iterator<Item = &[u8]> {
+        tags(&self.headers)
+    }
+
+    /// Whether the origin can be asked if it still holds.
+    pub fn can_be_validated(&self) -> bool {
+        self.headers.contains_key(http::header::ETAG)
+            || self.headers.contains_key(http::header::LAST_MODIFIED)
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(super) fn weight(&self) -> u64 {
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().len() + value.len()) as u64 + HEADER_OVERHEAD);
+        let body = |stored: &Stored| stored.pieces.iter().map(allocated).sum::<u64>();
+        body(&self.body)
+            + self.gzip.as_ref().map_or(0, body)
+            + headers.sum::<u64>()
+            + self.variant.len() as u64
+            + OVERHEAD
+    }
+}
+
+/// The tags in a response's headers.
+pub fn tags(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    TAG_HEADERS.into_iter().flat_map(move |(name, separator)| {
+        let lists = headers.get_all(name).iter();
+        let parts = lists.flat_map(move |list| list.as_bytes().split(move |b| *b == separator));
+        parts.map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty())
+    })
+}
+
+/// What an allocator takes for so many bytes: sizes go up in eighths.
+fn allocated(piece: &Bytes) -> u64 {
+    let size = piece.len().max(64);
+    let step = (size.next_power_of_two() / 16).max(16);
+    size.next_multiple_of(step) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_cut_without_a_copy() {
+        let came = [vec![b'a'; 100], vec![b'b'; PIECE], vec![], vec![b'c'; PIECE]].map(Bytes::from);
+        let stored = Stored::copy_of(came.iter());
+        assert_eq!(stored.length(), (100 + 2 * PIECE) as u64);
+        let sizes: Vec<usize> = stored.pieces().iter().map(Bytes::len).collect();
+        assert_eq!(sizes, [PIECE, PIECE, 100]);
+        let whole = came.concat();
+        for (start, length) in [(0, 1), (90, 20), (PIECE - 1, 2), (0, whole.len()), (5, PIECE * 2)]
+        {
+            let slices: Vec<Bytes> = stored.slice(start as u64, length as u64).collect();
+            assert_eq!(slices.concat(), whole[start..start + length], "{start} {length}");
+            let first = stored.pieces()[start / PIECE].as_ptr().wrapping_add(start % PIECE);
+            assert_eq!(slices[0].as_ptr(), first);
+        }
+        assert_eq!(Stored::copy_of([].iter()), Stored::default());
+    }
+
+    #[test]
+    fn tags_are_lists_of_two_kinds() {
+        let headers: HeaderMap = [("surrogate-key", "a b  c"), ("cache-tag", "d e, f,")]
+            .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
+            .into_iter()
+            .collect();
+        let found: Vec<&[u8]> = tags(&headers).collect();
+        assert_eq!(found, [&b"a"[..], b"b", b"c", b"d e", b"f"]);
+    }
+}

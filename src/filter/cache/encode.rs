@@ -1,0 +1,248 @@
+//! Encoded forms of stored responses: made once, when somebody first takes one, and kept with the response.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE,
+    VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::config::{each, media_range};
+use crate::cache::{Entry, Key, MediaRange, Store, Stored, vary};
+use crate::config::{Errors, OrFault, fields};
+use crate::proto::nuncio::extensions::filters::http::cache::v1::cache as proto;
+
+const DEFAULT_LEVEL: u32 = 6;
+const DEFAULT_MIN_SIZE: u64 = 1_024;
+const DEFAULT_TYPES: [&str; 7] = [
+    "text/*",
+    "application/json",
+    "application/javascript",
+    "application/xml",
+    "application/xhtml+xml",
+    "application/manifest+json",
+    "image/svg+xml",
+];
+
+/// Which responses are worth it, and how well they are compressed.
+#[derive(Debug, Clone)]
+pub(super) struct Encoding {
+    level: Compression,
+    min_size: u64,
+    content_types: Vec<MediaRange>,
+}
+
+/// In which form a stored response is given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it came; there is no other.
+    Only,
+    /// As it came, though there could be another.
+    Identity,
+    /// In gzip.
+    Gzip,
+}
+
+impl Encoding {
+    pub(super) fn compile(message: &proto::Compression) -> Result<Self, Errors> {
+        let proto::Compression { level, min_size, content_types } = message;
+        let mut errors = Errors::new();
+        let level = fields::in_range(level.unwrap_or(DEFAULT_LEVEL), 1..=9).at("level");
+        let level = errors.take(level).unwrap_or(DEFAULT_LEVEL);
+        let given = each(&mut errors, "content_types", content_types, |t| media_range(t));
+        errors.finish()?;
+        let usual = || DEFAULT_TYPES.iter().filter_map(|t| MediaRange::parse(t).ok()).collect();
+        Ok(Self {
+            level: Compression::new(level),
+            min_size: min_size.unwrap_or(DEFAULT_MIN_SIZE),
+            content_types: if content_types.is_empty() { usual() } else { given },
+        })
+    }
+
+    /// Whether a response whose body has so many bytes may be encoded and is worth it.
+    pub(super) fn applies(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        no_transform: bool,
+        length: u64,
+    ) -> bool {
+        status == StatusCode::OK
+            && !no_transform
+            && length >= self.min_size
+            && !headers.contains_key(CONTENT_ENCODING)
+            && self.content_types.iter().any(|range| range.holds(headers.get(CONTENT_TYPE)))
+    }
+
+    /// The form of a stored response for a request, which is made if nobody makes it now. Only who asks
+    /// first waits for that; the others get what is there.
+    pub(super) async fn form(
+        &self,
+        store: &Arc<Store>,
+        key: &Key,
+        entry: Arc<Entry>,
+        asked: &HeaderMap,
+    ) -> (Arc<Entry>, Form) {
+        let head = (entry.status, &entry.headers);
+        if !self.applies(head, entry.freshness.no_transform, entry.body.length()) {
+            return (entry, Form::Only);
+        }
+        // A part is a part of the plain form.
+        if !takes_gzip(asked) || asked.contains_key(RANGE) {
+            return (entry, Form::Identity);
+        }
+        if entry.gzip.is_some() {
+            return (entry, Form::Gzip);
+        }
+        if entry.busy.swap(true, Ordering::Relaxed) {
+            return (entry, Form::Identity);
+        }
+        let (body, level) = (entry.body.clone(), self.level);
+        let made = tokio::task::spawn_blocking(move || gzip(&body, level)).await;
+        match made {
+            Ok(Ok(made)) if made.length() < entry.body.length() => {
+                let mut encoded = entry.like();
+                encoded.gzip = Some(made);
+                store.stats.encoded.inc();
+                let encoded = store.replace(key, &entry, encoded);
+                (encoded, Form::Gzip)
+            }
+            // Not worth it, now and later: it stays busy.
+            _ => (entry, Form::Identity),
+        }
+    }
+}
+
+fn gzip(body: &Stored, level: Compression) -> std::io::Result<Stored> {
+    let mut encoder = GzEncoder::new(Vec::new(), level);
+    for piece in body.pieces() {
+        encoder.write_all(piece)?;
+    }
+    let whole = Bytes::from(encoder.finish()?);
+    Ok(Stored::copy_of(std::iter::once(&whole)))
+}
+
+/// Gives a head what goes with a form.
+pub(super) fn dress(headers: &mut HeaderMap, form: Form) {
+    if form == Form::Only {
+        return;
+    }
+    let varies = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name == b"*";
+    if !vary(headers).any(varies) {
+        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    if form == Form::Identity {
+        return;
+    }
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    // What is said of the plain bytes does not hold for these.
+    for name in [ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_MD5, DIGEST, CONTENT_DIGEST] {
+        headers.remove(name);
+    }
+    if let Some(etag) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) {
+        let weak = [b"W/", etag.as_bytes()].concat();
+        if let Ok(weak) = HeaderValue::from_bytes(&weak) {
+            headers.insert(ETAG, weak);
+        }
+    }
+}
+
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+const DIGEST: HeaderName = HeaderName::from_static("digest");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// Whether a request takes gzip, and does not like the plain form better (RFC 9110 section 12.5.3).
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let (mut gzip, mut any, mut identity) = (None, None, None);
+    for value in asked.get_all(ACCEPT_ENCODING) {
+        let Ok(text) = value.to_str() else { return false };
+        for item in text.split(',') {
+            let (coding, weight) = weighted(item);
+            let coding = coding.to_ascii_lowercase();
+            match coding.as_str() {
+                "gzip" | "x-gzip" => gzip = Some(weight),
+                "*" => any = Some(weight),
+                "identity" => identity = Some(weight),
+                _ => {}
+            }
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0);
+    gzip > 0 && gzip >= identity.unwrap_or(0)
+}
+
+/// An item of a list and its weight in thousandths; 0 if that cannot be read.
+fn weighted(item: &str) -> (&str, u32) {
+    let mut parts = item.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let weight = parts.find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q=")));
+    let thousandths = |text: &str| {
+        let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
+        if rest.len() > 3 || !rest.bytes().all(|b| b.is_ascii_digit()) {
+            return 0;
+        }
+        match whole {
+            "0" => format!("{rest:0<3}").parse().unwrap_or(0),
+            "1" if rest.bytes().all(|b| b == b'0') => 1_000,
+            _ => 0,
+        }
+    };
+    (name, weight.map_or(1_000, thousandths))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_gzip_is_as_the_weights_say() {
+        let takes = |value: &'static str| {
+            takes_gzip(&[(ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect())
+        };
+        for yes in
+            ["gzip", "br, GZIP;q=0.5", "*", "x-gzip", "identity;q=0.5, gzip;q=0.5", "gzip;q=1.0"]
+        {
+            assert!(takes(yes), "{yes}");
+        }
+        for no in [
+            "",
+            "br",
+            "gzip;q=0",
+            "*, gzip;q=0.000",
+            "identity, gzip;q=0.9",
+            "gzip;q=2",
+            "gzip;q=x",
+        ] {
+            assert!(!takes(no), "{no}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_gzip_form_is_dressed_as_one() {
+        let mut headers: HeaderMap = [
+            ("etag", "\"1\""),
+            ("vary", "accept"),
+            ("content-length", "9"),
+            ("accept-ranges", "bytes"),
+        ]
+        .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
+        .into_iter()
+        .collect();
+        dress(&mut headers, Form::Identity);
+        assert_eq!(headers["etag"], "\"1\"");
+        dress(&mut headers, Form::Gzip);
+        let lists: Vec<_> = headers.get_all(VARY).iter().collect();
+        assert_eq!(lists, ["accept", "accept-encoding"]);
+        assert_eq!(
+            (&headers["etag"], &headers["content-encoding"]),
+            (&"W/\"1\"".parse().unwrap(), &"gzip".parse().unwrap())
+        );
+        assert!(!headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(ACCEPT_RANGES));
+    }
+}
