@@ -134,6 +134,24 @@ async fn a_purge_goes_with_every_value_whose_fill_began_before_it() {
 }
 
 #[tokio::test]
+async fn what_is_given_here_holds_here_before_the_server_has_it() {
+    let Some(server) = Server::start(&[]).await else { return };
+    let a = Proxy::connected(&server).await;
+    a.fill("k", "v").await;
+    a.fill("l", "v").await;
+    let _: () = server.ask(&["CLIENT", "PAUSE", "1500", "WRITE"]).await;
+    let forgotten = a.tier.forget(vec!["k".into()], "k".into());
+    let purged = a.tier.purge("p".into());
+    a.assert_none("k").await;
+    assert_eq!(a.found("l").await.purges, ["p"]);
+    assert_eq!(a.stats.published.value(), 0, "the server does not have it yet");
+    let _: () = server.ask(&["CLIENT", "UNPAUSE"]).await;
+    assert!(forgotten.confirmed().await && purged.confirmed().await);
+    a.assert_none("k").await;
+    assert_eq!(a.found("l").await.purges, ["p"]);
+}
+
+#[tokio::test]
 async fn a_log_that_is_lost_or_goes_back_takes_all_values_with_it() {
     let Some(server) = Server::start(&[]).await else { return };
     let (a, b) = (Proxy::connected(&server).await, Proxy::connected(&server).await);

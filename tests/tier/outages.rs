@@ -18,8 +18,9 @@ async fn two_hundred_lookups_are_quick(proxy: &Proxy) {
         proxy.get("k").await;
     }
     let took = begun.elapsed();
-    assert!(took < 100 * TIMEOUT, "{took:?}");
-    assert!(proxy.stats.skipped.value() >= 100, "{:?}", proxy.stats);
+    assert!(took < 20 * TIMEOUT, "{took:?}");
+    assert!(proxy.stats.timeout.value() <= 3, "{:?}", proxy.stats);
+    assert!(proxy.stats.skipped.value() >= 190, "{:?}", proxy.stats);
     assert_eq!(proxy.stats.connected.value(), 0);
 }
 
@@ -60,7 +61,7 @@ async fn a_server_that_stands_still_costs_little_and_forgets_when_it_goes_on() {
     }
     server.signal("STOP");
     two_hundred_lookups_are_quick(&a).await;
-    assert!(a.stats.timeout.value() >= 3);
+    assert_eq!(a.stats.timeout.value(), 3);
     let told = a.tier.forget(vec!["forgotten".into()], "forgotten".into());
     assert!(!soon("an answer", told.confirmed()).await);
     let purged = a.tier.purge("p".into());
