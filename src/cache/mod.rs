@@ -11,6 +11,7 @@
 //! lead         who fetches what many ask for
 //! flight       a response that is handed out while it arrives
 //! index        what a purge hits
+//! tier         a second place, on a server that a fleet of proxies shares
 //! ```
 //!
 //! It can be used without the proxy:
