@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{BUFFER, MUTATION, cell, discovered, policy, says, until_says};
+use super::{BUFFER, MUTATION, cell, discovered, filtered, policy, says, until_says};
 use crate::harness::resources::{
-    ads, bootstrap, dynamic_sotw, grpc_services, hcm, listener_of, router, table, typed, with,
-    xds_cluster,
+    ads, bootstrap, dynamic_sotw, grpc_services, hcm, listener_of, router, static_cluster, table,
+    to, typed, with, xds_cluster,
 };
 use crate::harness::scripted::Sotw;
-use crate::harness::{Kind, Management, Proxy, ProxyBuilder, ack_of, delta, eventually, get, sotw};
+use crate::harness::{
+    Kind, Management, Origin, Plane, Proxy, ProxyBuilder, ack_of, delta, eventually, get, request,
+    sotw,
+};
 
 /// A listener that answers by itself, with this filter before the router.
 fn answering(filter: Value, log: &Path) -> Value {
@@ -222,4 +225,38 @@ async fn a_file_is_followed() {
     put(typed(BUFFER, json!({ "max_request_bytes": 1 })));
     proxy.until_stat(&cell("update_rejected"), 1).await;
     assert_eq!(get(address, "/").await.header("x-policy"), "two");
+}
+
+#[tokio::test]
+async fn a_start_without_the_server_has_the_policy_of_the_last_run() {
+    let origin = Origin::http1("one").await;
+    let buffer = policy(typed(BUFFER, json!({ "max_request_bytes": 4 })));
+    let mut plane = Plane::start(&[
+        (Kind::Cluster, static_cluster("one", &[origin.address])),
+        (Kind::Listener, filtered(&[discovered(&[BUFFER], json!({}))])),
+        (Kind::Routes, table("table", &[to("one")])),
+        (Kind::Extension, buffer),
+    ])
+    .await;
+    let builder = ProxyBuilder::new(dynamic_sotw(plane.address));
+    let dir = builder.dir().join("snapshots");
+    std::fs::create_dir(&dir).unwrap();
+    let args = ["--snapshot-dir".to_owned(), dir.to_str().unwrap().to_owned()];
+    let mut proxy = builder.args(args).ready().await;
+    let post = async |proxy: &Proxy| {
+        let address = proxy.listener("in").await;
+        request(address, "POST", "/", &[], b"12345").await.status
+    };
+    assert_eq!(post(&proxy).await, 413);
+    assert!(proxy.terminate().await.success());
+    plane.kill();
+    proxy.restart().await;
+    proxy.until_ready().await;
+    assert_eq!(post(&proxy).await, 413);
+    // The server has another one by now.
+    plane.update(Kind::Extension, &policy(typed(BUFFER, json!({ "max_request_bytes": 5 }))));
+    plane.restart().await;
+    eventually("the server's policy is used", async || (post(&proxy).await == 200).then_some(()))
+        .await;
+    proxy.until_stat("nuncio.snapshot_age_seconds", 0).await;
 }
