@@ -34,7 +34,7 @@ crate::stats! {
         counter listener_create_failure,
         /// Listeners in service.
         gauge total_listeners_active,
-        /// Versions of listeners that wait for their route tables.
+        /// Versions of listeners that wait for their route tables or extensions.
         gauge total_listeners_warming,
     }
 }

@@ -263,6 +263,8 @@ async fn a_listener_that_takes_another_type_waits_for_it_while_the_old_one_serve
     until_says(world.address, "").await;
     let long = request(world.address, "POST", "/", &[], b"12345").await;
     assert_eq!(long.status, 413);
+    // What the old version cannot use does not touch it: its connections drain as they were.
+    assert_eq!(kept.get("/").await.header("x-policy"), "one");
     assert_eq!(world.proxy.stat(&cell("config_fail")).await, 0);
 }
 
