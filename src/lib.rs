@@ -58,13 +58,16 @@
 //! control   Any -> message -> compile -> Arc<T> or errors   each resource alone, all of them tried
 //!           good replaces last good; bad keeps it, and its errors go into the NACK
 //!           names now referred to are subscribed BEFORE the ACK leaves
-//!           a cluster waits for its endpoints, a listener for its routes and clusters
+//!           a cluster waits for its endpoints, a listener for its routes and its filters'
+//!           discovered configurations
 //! snapshot  a burst becomes one Snapshot {version + 1}, published to every worker
 //! worker    opens what is new, then drains what is old; requests keep what they started with
 //! ```
 //!
 //! What the bootstrap holds itself takes the same road. Endpoints take a short one: they are swapped
-//! in place inside their cluster, and each worker sees them at its next pick.
+//! in place inside their cluster, and each worker sees them at its next pick. Discovered
+//! configurations of filters change a listener in service: its chain is folded anew, its connections
+//! stay.
 //!
 //! **A request** stays on one worker, from accept to access log.
 //!
@@ -99,8 +102,8 @@
 //!   atomics and metric cells. Each has its own thread, sockets, pools and balancers.
 //! - **No statics hold state.** A `Server` owns everything; two run in one process, and dropping one
 //!   frees what it had.
-//! - **Make before break.** Clusters, endpoints, listeners, routes, then removals. Established
-//!   connections of a replaced listener drain; requests in flight end on what they began with.
+//! - **Make before break.** Clusters, endpoints, listeners, extensions, routes, then removals.
+//!   Established connections of a replaced listener drain; requests in flight end on what they began with.
 //! - **No panic comes from bytes.** Every input, from a socket, a file or a resource, is an error with
 //!   a place in it, or is served.
 //! - **Every queue is bounded and every wait ends.** No lock is held across an `.await`.

@@ -77,8 +77,22 @@ fn parts(dump: &Dump, names: Option<&Regex>, include_eds: bool) -> Vec<Part> {
     let chosen = |list: &[Shown]| -> Vec<Shown> {
         list.iter().filter(|s| names.is_none_or(|n| n.is_match(&s.name))).cloned().collect()
     };
-    let mut parts = vec![
-        clusters(&chosen(&dump.clusters)),
+    let mut parts = vec![clusters(&chosen(&dump.clusters))];
+    // As in Envoy, the part is there only where a filter is discovered.
+    if !dump.extensions.is_empty() {
+        parts.push(plain(
+            &chosen(&dump.extensions),
+            &Plain {
+                type_name: "EcdsConfigDump",
+                ty: ResourceType::Extension,
+                field: "ecds_filter",
+                list: "ecds_filters",
+                list_type: "EcdsConfigDump.EcdsFilterConfig",
+                static_list: None,
+            },
+        ));
+    }
+    parts.extend([
         listeners(&chosen(&dump.listeners)),
         plain(
             &chosen(&dump.routes),
@@ -104,7 +118,7 @@ fn parts(dump: &Dump, names: Option<&Regex>, include_eds: bool) -> Vec<Part> {
                 static_list: Some(("static_secrets", "SecretsConfigDump.StaticSecret")),
             },
         ),
-    ];
+    ]);
     if include_eds {
         parts.push(plain(
             &chosen(&dump.endpoints),

@@ -60,6 +60,7 @@ pub mod policy;
 pub mod range;
 mod stats;
 pub mod store;
+pub mod tier;
 pub mod vary;
 
 pub use self::entry::{Entry, Stored};

@@ -14,6 +14,8 @@ use crate::xds::ResourceType;
 pub struct References {
     /// Route tables a listener takes from RDS.
     pub route_tables: Vec<Arc<str>>,
+    /// Extension configurations that a listener takes from ECDS.
+    pub extensions: Vec<Arc<str>>,
     /// The assignment an EDS cluster follows: `service_name`, else the cluster's name.
     pub endpoints: Vec<Arc<str>>,
     /// Clusters that routes name, those chosen by a header left out.
@@ -88,6 +90,11 @@ fn compile(
         ResourceType::Listener => {
             let listener = compilers.listener(any, ignored)?;
             references.route_tables.extend(listener.rds().map(|rds| rds.name.clone()));
+            let names = listener.discoveries().map(|discovery| discovery.place.name.clone());
+            references.extensions.extend(names);
+        }
+        ResourceType::Extension => {
+            compile::extension(any, ignored)?;
         }
         ResourceType::Routes => {
             let table = compilers.routes(any, ignored)?;

@@ -248,6 +248,10 @@ impl State {
                 self.endpoints.remove(want);
                 self.stale.renew(want, None);
             }
+            ResourceType::Extension => {
+                self.extensions.remove(want);
+                self.extension_stats.remove(want);
+            }
             ResourceType::Routes => {
                 self.routes.remove(want);
                 if self.table_sources.get(&want.name) == Some(want) {

@@ -9,10 +9,12 @@ use prost::{Message, Name};
 use prost_types::Any;
 
 use crate::config::{Errors, Fault, OrFault};
+use crate::filter::discovery::Extension;
 use crate::filter::registry::compile_override;
 use crate::listener::{self, ListenerConfig};
 use crate::proto::audit::{self, Audit};
 use crate::proto::envoy::config::cluster::v3 as cluster;
+use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::endpoint::v3 as endpoint;
 use crate::proto::envoy::config::listener::v3 as proto_listener;
 use crate::proto::envoy::config::route::v3 as proto_route;
@@ -87,6 +89,11 @@ pub(super) fn endpoints(body: &Any, ignored: &mut Vec<String>) -> Result<Endpoin
     Endpoints::compile(proto)
 }
 
+pub(super) fn extension(body: &Any, ignored: &mut Vec<String>) -> Result<Extension, Errors> {
+    let proto: core::TypedExtensionConfig = decode(body, ignored)?;
+    Extension::compile(proto)
+}
+
 pub(super) fn secret(body: &Any, ignored: &mut Vec<String>) -> Result<Secret, Errors> {
     use tls::secret::Type;
     let proto: tls::Secret = decode(body, ignored)?;
@@ -131,6 +138,7 @@ pub(super) const fn kind(ty: ResourceType) -> &'static str {
         ResourceType::Cluster => "Cluster",
         ResourceType::Endpoints => "ClusterLoadAssignment",
         ResourceType::Listener => "Listener",
+        ResourceType::Extension => "TypedExtensionConfig",
         ResourceType::Routes => "RouteConfiguration",
         ResourceType::Secret => "Secret",
     }

@@ -45,6 +45,8 @@ pub struct Dump {
     pub endpoints: Vec<Shown>,
     /// `Listener`
     pub listeners: Vec<Shown>,
+    /// `TypedExtensionConfig` from ECDS
+    pub extensions: Vec<Shown>,
     /// `RouteConfiguration` from RDS
     pub routes: Vec<Shown>,
     /// `Secret`, with their private parts: not to be shown as they are.
@@ -61,6 +63,7 @@ impl State {
             clusters: sorted(self.clusters.records.iter()),
             endpoints: sorted(self.endpoints.records.iter().map(|(want, r)| (&want.name, r))),
             listeners: sorted(self.listeners.records.iter()),
+            extensions: sorted(self.extensions.records.iter().map(|(want, r)| (&want.name, r))),
             routes: sorted(self.routes.records.iter().map(|(want, r)| (&want.name, r))),
             secrets: sorted(self.secrets.records.iter()),
             ignored: self.ignored.list(),

@@ -1,4 +1,4 @@
-//! Which names are wanted at which source, and by whom: LDS to RDS, CDS to EDS.
+//! Which names are wanted at which source, and by whom: LDS to RDS and ECDS, CDS to EDS.
 //!
 //! Users of one name share one subscription. Changes are gathered while an update is applied and
 //! leave as one list a source and type, before the verdict, so that a server hears what we want
@@ -27,7 +27,7 @@ pub(super) struct Want {
     pub(super) name: Arc<str>,
 }
 
-/// Who wants a name: a cluster wants endpoints, a listener route tables.
+/// Who wants a name: a cluster wants endpoints, a listener route tables and extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum User {
     Cluster(Arc<str>),

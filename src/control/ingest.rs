@@ -124,6 +124,7 @@ impl State {
             ResourceType::Cluster => self.take_in::<super::clusters::Clusters>(change, now),
             ResourceType::Endpoints => self.take_in::<super::endpoints::Assignments>(change, now),
             ResourceType::Listener => self.take_in::<super::listeners::Listeners>(change, now),
+            ResourceType::Extension => self.take_in::<super::extensions::Configs>(change, now),
             ResourceType::Routes => self.take_in::<super::routes::Tables>(change, now),
             ResourceType::Secret => self.take_in::<super::secrets::Secrets>(change, now),
         }

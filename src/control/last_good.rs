@@ -38,8 +38,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
 /// The types that are kept, in the order they are taken in.
-const KEPT: [ResourceType; 4] =
-    [ResourceType::Cluster, ResourceType::Endpoints, ResourceType::Listener, ResourceType::Routes];
+const KEPT: [ResourceType; 5] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoints,
+    ResourceType::Listener,
+    ResourceType::Extension,
+    ResourceType::Routes,
+];
 
 /// What a file holds.
 #[derive(Debug)]
@@ -214,7 +219,7 @@ impl State {
                     let source = self.follow.source(&source);
                     self.restore_at(source, ty, resources, now);
                 }
-                ResourceType::Endpoints | ResourceType::Routes => {
+                ResourceType::Endpoints | ResourceType::Extension | ResourceType::Routes => {
                     // A name may be wanted at several sources; the file does not say whose it is.
                     let mut sources: Vec<_> = self.follow.wanted(ty).map(|w| w.source).collect();
                     sources.sort_unstable();
@@ -262,6 +267,9 @@ impl State {
                 ResourceType::Listener => collect(self.listeners.records.iter(), list),
                 ResourceType::Endpoints => {
                     collect(self.endpoints.records.iter().map(|(w, r)| (&w.name, r)), list);
+                }
+                ResourceType::Extension => {
+                    collect(self.extensions.records.iter().map(|(w, r)| (&w.name, r)), list);
                 }
                 ResourceType::Routes => {
                     collect(self.routes.records.iter().map(|(w, r)| (&w.name, r)), list);

@@ -1,4 +1,5 @@
-//! Listeners: bound when they come, warmed by their route tables, put in service, removed.
+//! Listeners: bound when they come, warmed by their route tables and extension configurations, put in
+//! service, removed.
 //!
 //! A changed listener that keeps its address keeps its sockets, so that no connection in their queues
 //! is lost. A new one may take the address of one that goes in the same update.
@@ -22,9 +23,18 @@ use crate::xds::ResourceType;
 /// See [`Kind`].
 pub(super) struct Listeners;
 
-type Follows = SmallVec<[(Want, Option<Duration>); 1]>;
+/// A name that a listener follows.
+pub(super) struct Followed {
+    pub(super) want: Want,
+    /// `initial_fetch_timeout`
+    pub(super) timeout: Option<Duration>,
+    /// The listener is not warm without it.
+    pub(super) is_awaited: bool,
+}
 
-/// A compiled listener, bound, and the route tables it follows.
+pub(super) type Follows = SmallVec<[Followed; 1]>;
+
+/// A compiled listener, bound, and the route tables and extension configurations it follows.
 pub(super) struct Compiled {
     listener: Listener,
     follows: Follows,
@@ -53,9 +63,14 @@ impl Kind for Listeners {
 
     fn compile(state: &mut State, item: &Item, batch: &mut Batch) -> Result<Compiled, Errors> {
         let config = state.compilers.listener(&item.body, &mut batch.ignored)?;
-        let follows = state.route_tables(&config)?;
+        let mut follows = state.route_tables(&config)?;
+        state.extension_configs(&config, &mut follows)?;
         let sockets = state.sockets(&item.name, &config, batch).at("address")?;
-        Ok(Compiled { listener: Listener { config: Arc::new(config), sockets }, follows })
+        let extensions = Arc::default();
+        Ok(Compiled {
+            listener: Listener { config: Arc::new(config), sockets, extensions },
+            follows,
+        })
     }
 
     fn apply(state: &mut State, good: Good<Compiled>, now: Instant) {
@@ -66,7 +81,7 @@ impl Kind for Listeners {
             true => state.stats.listeners.listener_added.inc(),
             false => state.stats.listeners.listener_modified.inc(),
         }
-        let wants = follows.iter().map(|(want, _)| want.clone()).collect();
+        let wants = follows.iter().map(|followed| followed.want.clone()).collect();
         let held = Held {
             raw,
             version,
@@ -113,15 +128,16 @@ impl State {
             let want =
                 Want { source: resolved.source, ty: ResourceType::Routes, name: rds.name.clone() };
             let elsewhere = self.table_sources.get(&want.name).is_some_and(|w| *w != want)
-                || follows.iter().any(|(w, _)| w.name == want.name && *w != want);
+                || follows.iter().any(|f: &Followed| f.want.name == want.name && f.want != want);
             if elsewhere {
                 let reason = "another listener takes the route table of this name from another \
                               source; give one of them another name";
                 let fault = Fault::invalid(format!("{:?}", want.name), reason);
                 return Err(Errors::from(fault).at("rds.route_config_name"));
             }
-            if follows.iter().all(|(w, _)| *w != want) {
-                follows.push((want, resolved.timeout));
+            if follows.iter().all(|f| f.want != want) {
+                let timeout = resolved.timeout;
+                follows.push(Followed { want, timeout, is_awaited: true });
             }
         }
         Ok(follows)
@@ -169,11 +185,17 @@ impl State {
         now: Instant,
     ) {
         let user = User::Listener(name.clone());
-        let mut waits = Follows::new();
-        for (want, timeout) in follows {
+        let mut waits = Vec::new();
+        for Followed { want, timeout, is_awaited } in follows {
             self.follow.add(&want, user.clone());
-            self.table_sources.insert(want.name.clone(), want.clone());
-            if self.routes.get(&want).is_none_or(|record| record.active.is_none()) {
+            let lacks = match want.ty {
+                ResourceType::Extension => self.meet_extension(&want, &held.value.config),
+                _ => {
+                    self.table_sources.insert(want.name.clone(), want.clone());
+                    self.routes.get(&want).is_none_or(|record| record.active.is_none())
+                }
+            };
+            if lacks && is_awaited {
                 waits.push((want, timeout));
             }
         }
@@ -195,7 +217,7 @@ impl State {
         }
     }
 
-    /// Puts the warming version in service with the route tables that are known.
+    /// Puts the warming version in service with what is known of what it follows.
     pub(super) fn activate_listener(&mut self, name: &Arc<str>) {
         let Some(held) = self.listeners.unwarm(name) else { return };
         let Some(origin) = self.listeners.get(name).map(|record| record.origin) else { return };

@@ -5,7 +5,7 @@
 //!                store     good replaces last good; bad keeps it and records its error
 //!                follow    names now wanted are subscribed          before the verdict leaves
 //!                verdict ─► xds                                     ACK, or NACK with every error
-//!                warming   clusters wait for endpoints, listeners for route tables
+//!                warming   clusters wait for endpoints, listeners for route tables, filters
 //!                publish   one snapshot a burst ─► watch ─► workers
 //! ```
 //!
@@ -18,6 +18,7 @@ mod clusters;
 mod compile;
 pub mod dump;
 mod endpoints;
+mod extensions;
 pub mod files;
 mod follow;
 mod ignored;

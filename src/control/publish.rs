@@ -22,6 +22,7 @@ pub(super) struct Dirty {
     pub(super) clusters: bool,
     pub(super) routes: bool,
     pub(super) listeners: bool,
+    pub(super) extensions: bool,
     pub(super) secrets: bool,
 }
 

@@ -335,6 +335,9 @@ impl State {
                 stats.update_failure.inc();
             }
         }
+        if only.is_none_or(|only| only == ResourceType::Extension) {
+            self.extensions_failed(source);
+        }
     }
 }
 

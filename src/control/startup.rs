@@ -91,7 +91,10 @@ impl Startup {
         match ty {
             ResourceType::Cluster => self.cds.as_ref(),
             ResourceType::Listener => self.lds.as_ref(),
-            ResourceType::Endpoints | ResourceType::Routes | ResourceType::Secret => None,
+            ResourceType::Endpoints
+            | ResourceType::Extension
+            | ResourceType::Routes
+            | ResourceType::Secret => None,
         }
     }
 
@@ -128,7 +131,10 @@ impl State {
         match ty {
             ResourceType::Cluster => Some(&self.stats.cds),
             ResourceType::Listener => Some(&self.stats.lds),
-            ResourceType::Endpoints | ResourceType::Routes | ResourceType::Secret => None,
+            ResourceType::Endpoints
+            | ResourceType::Extension
+            | ResourceType::Routes
+            | ResourceType::Secret => None,
         }
     }
 
@@ -137,7 +143,10 @@ impl State {
         match ty {
             ResourceType::Cluster => self.startup.first_clusters = First::Over,
             ResourceType::Listener => self.startup.first_listeners = First::Over,
-            ResourceType::Endpoints | ResourceType::Routes | ResourceType::Secret => {}
+            ResourceType::Endpoints
+            | ResourceType::Extension
+            | ResourceType::Routes
+            | ResourceType::Secret => {}
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::compile::Compilers;
+use super::extensions::ExtensionCells;
 use super::follow::{Follow, User, Want};
 use super::ignored::Ignored;
 use super::publish::Publish;
@@ -17,11 +18,13 @@ use super::stale::Stale;
 use super::startup::Startup;
 use super::stats::Stats;
 use super::store::{Map, Store};
-use super::warming::Warming;
+use super::warming::{Expired, Warming};
 use super::{Effect, Options};
+use crate::filter::discovery::Extension;
 use crate::listener::Listener;
 use crate::route::RouteTable;
 use crate::snapshot::{Secret, Snapshot};
+use crate::telemetry::Telemetry;
 use crate::upstream::{Cluster, Endpoints};
 
 /// The one writer's state.
@@ -32,6 +35,8 @@ pub(super) struct State {
     pub(super) endpoints: Store<Want, Endpoints>,
     pub(super) listeners: Store<Arc<str>, Listener>,
     pub(super) routes: Store<Want, RouteTable>,
+    pub(super) extensions: Store<Want, Extension>,
+    pub(super) extension_stats: Map<Want, ExtensionCells>,
     pub(super) secrets: Store<Arc<str>, Secret>,
     /// Which listener has which configured address; port 0 is nobody's.
     pub(super) addresses: Map<SocketAddr, Arc<str>>,
@@ -44,6 +49,7 @@ pub(super) struct State {
     pub(super) startup: Startup,
     pub(super) publish: Publish,
     pub(super) ignored: Ignored,
+    pub(super) telemetry: Telemetry,
     pub(super) stats: Stats,
     pub(super) effects: Vec<Effect>,
     /// Static names that a server tried to take, so that each is warned of once.
@@ -63,6 +69,8 @@ impl State {
             endpoints: Store::default(),
             listeners: Store::default(),
             routes: Store::default(),
+            extensions: Store::default(),
+            extension_stats: Map::default(),
             secrets: Store::default(),
             addresses: Map::default(),
             table_sources: Map::default(),
@@ -73,6 +81,7 @@ impl State {
             startup: Startup::new(cds, lds),
             publish: Publish::default(),
             ignored: Ignored::default(),
+            telemetry,
             stats,
             effects: Vec::new(),
             taken: BTreeMap::new(),
@@ -89,7 +98,9 @@ impl State {
 
     /// Ends waits that have lasted long enough.
     pub(super) fn tick(&mut self, now: Instant) {
-        for user in self.warming.expire(now) {
+        let Expired { warm, missed } = self.warming.expire(now);
+        self.missed(&missed);
+        for user in warm {
             let kind = match &user {
                 User::Cluster(_) => "cluster",
                 User::Listener(_) => "listener",
@@ -141,9 +152,9 @@ impl State {
                 .filter_map(|want| Some(self.routes.get(want)?.active.as_ref()?.value.clone()));
             next.routes = Arc::new(tables.collect());
         }
-        if dirty.listeners && self.startup.is_live() {
+        if (dirty.listeners || dirty.extensions) && self.startup.is_live() {
             let active = self.listeners.records.iter().filter_map(|(name, record)| {
-                Some((name.clone(), record.active.as_ref()?.value.clone()))
+                Some((name.clone(), self.fitted(name, record.active.as_ref()?)))
             });
             next.listeners = active.collect();
         }

@@ -34,13 +34,13 @@ crate::stats! {
         counter listener_create_failure,
         /// Listeners in service.
         gauge total_listeners_active,
-        /// Versions of listeners that wait for their route tables.
+        /// Versions of listeners that wait for their route tables or extensions.
         gauge total_listeners_warming,
     }
 }
 
 crate::stats! {
-    /// `cluster_manager.cds.` and `listener_manager.lds.`
+    /// `cluster_manager.cds.`, `listener_manager.lds.`, and each extension's.
     pub struct SubscriptionStats {
         /// Waits for an answer begun.
         counter update_attempt,
@@ -52,6 +52,18 @@ crate::stats! {
         counter update_failure,
         /// First answers that did not come in time.
         counter init_fetch_timeout,
+    }
+}
+
+crate::stats! {
+    /// `extension_config_discovery.http_filter.NAME.`
+    pub struct ExtensionStats {
+        /// Configurations taken up, and removals.
+        counter config_reload,
+        /// Configurations refused, and first ones that did not come in time.
+        counter config_fail,
+        /// Listeners that came and could not use the configuration there was.
+        counter config_conflict,
     }
 }
 

@@ -36,6 +36,15 @@ pub(super) struct Warming {
     deadlines: BTreeSet<(Instant, WaitId)>,
 }
 
+/// Waits that lasted too long.
+#[derive(Debug)]
+pub(super) struct Expired {
+    /// Who waits for nothing any more.
+    pub(super) warm: Vec<User>,
+    /// What did not come in time.
+    pub(super) missed: BTreeSet<Want>,
+}
+
 impl Warming {
     /// A version of `user` waits for `wants`, each with its `initial_fetch_timeout` (none is for
     /// ever). An earlier version that waited is forgotten.
@@ -104,9 +113,10 @@ impl Warming {
         warm
     }
 
-    /// Ends the waits that have lasted long enough. Returns who waits for nothing any more.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<User> {
+    /// Ends the waits that have lasted long enough.
+    pub(super) fn expire(&mut self, now: Instant) -> Expired {
         let mut warm = Vec::new();
+        let mut missed = BTreeSet::new();
         while let Some(&(end, id)) = self.deadlines.first() {
             if end > now {
                 break;
@@ -120,12 +130,13 @@ impl Warming {
             let done = wait.left.is_empty();
             for want in over {
                 self.unlist(&want, id);
+                missed.insert(want);
             }
             if done {
                 warm.extend(self.finish(id));
             }
         }
-        warm
+        Expired { warm, missed }
     }
 
     /// When [`Self::expire`] next has something to do.
@@ -197,8 +208,9 @@ mod tests {
         let wants = [(want("a"), Some(SECOND)), (want("b"), Some(2 * SECOND))];
         warming.start(listener("l"), wants, now);
         warming.start(listener("m"), [(want("a"), None)], now);
-        assert_eq!(warming.expire(now + SECOND), []);
-        assert_eq!(warming.expire(now + 2 * SECOND), [listener("l")]);
+        assert_eq!(warming.expire(now + SECOND).warm, []);
+        let Expired { warm, missed } = warming.expire(now + 2 * SECOND);
+        assert_eq!((warm, missed), (vec![listener("l")], [want("b")].into()));
         assert_eq!(warming.next_end(), None, "the other waits for ever");
         assert_eq!(warming.satisfy(&want("a")), [listener("m")]);
         assert!(warming.by_want.is_empty() && warming.waits.is_empty());

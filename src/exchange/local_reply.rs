@@ -175,6 +175,11 @@ impl LocalReply {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large", "Payload Too Large")
     }
 
+    /// 500 `NFCF`: a filter whose configuration is discovered has none. Envoy gives no details.
+    pub fn filter_config_not_found() -> Self {
+        Self::refusal(StatusCode::INTERNAL_SERVER_ERROR, ResponseFlag::NoFilterConfigFound, "", "")
+    }
+
     /// 400: the request cannot be served as it is.
     pub fn bad_request(details: &'static str) -> Self {
         Self::refusal(

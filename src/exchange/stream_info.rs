@@ -71,6 +71,8 @@ pub enum ResponseFlag {
     UpstreamRetryLimitExceeded = 1 << 16,
     /// `DO`: the cluster sheds load.
     DropOverload = 1 << 17,
+    /// `NFCF`: a filter's configuration is discovered, and there is none.
+    NoFilterConfigFound = 1 << 18,
 }
 
 /// A set of [`ResponseFlag`]s; prints as `UF,URX`, or `-` when empty.
@@ -79,7 +81,7 @@ pub struct ResponseFlags(u32);
 
 impl ResponseFlags {
     /// Every flag with its letters, in the order they are printed.
-    pub const ALL: [(ResponseFlag, &'static str); 18] = [
+    pub const ALL: [(ResponseFlag, &'static str); 19] = [
         (ResponseFlag::NoHealthyUpstream, "UH"),
         (ResponseFlag::UpstreamConnectionFailure, "UF"),
         (ResponseFlag::UpstreamOverflow, "UO"),
@@ -93,6 +95,7 @@ impl ResponseFlags {
         (ResponseFlag::DownstreamConnectionTermination, "DC"),
         (ResponseFlag::DownstreamProtocolError, "DPE"),
         (ResponseFlag::StreamIdleTimeout, "SI"),
+        (ResponseFlag::NoFilterConfigFound, "NFCF"),
         (ResponseFlag::LocalReset, "LR"),
         (ResponseFlag::DelayInjected, "DI"),
         (ResponseFlag::FaultInjected, "FI"),

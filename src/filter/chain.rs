@@ -3,17 +3,36 @@
 //! Each run of neighbouring synchronous filters becomes one stage, so that a usual chain allocates
 //! one or two futures a request. A route may disable a filter, or enable one that the listener
 //! disabled; each filter stands behind a [`Gate`] that asks.
+//!
+//! Where configurations are discovered, a [`LiveChain`] is folded anew when one of them changes.
+//! Requests in flight keep the chain that they began with.
 
 use std::sync::Arc;
 
-use super::{FilterFactory, Flow, HeadFilter, Stage, WorkerContext};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::discovery::{Discovery, Extensions};
+use super::registry::Factory;
+use super::{Flow, HeadFilter, Stage, WorkerContext};
 use crate::exchange::{Dispatch, HttpService, Request, ResponseFuture, StreamInfo};
 use crate::route::{FilterOverride, Route};
 
 /// A compiled chain: every filter with its gate, the router last.
 pub struct FilterChain {
-    entries: Vec<(Gate, Arc<dyn FilterFactory>)>,
+    entries: Vec<(Gate, Entry)>,
 }
+
+/// One filter of a chain.
+pub enum Entry {
+    /// Its configuration came with the listener.
+    Given(Factory),
+    /// Its configuration is discovered.
+    Discovered(Box<Discovery>),
+}
+
+/// What each discovered filter of a chain runs on, in their order.
+type Chosen = Vec<Option<Factory>>;
 
 /// Whether a filter takes part in an exchange.
 #[derive(Debug, Clone)]
@@ -37,19 +56,89 @@ impl Gate {
 
 impl FilterChain {
     /// A chain of compiled filters; the last must be terminal.
-    pub fn new(entries: Vec<(Gate, Arc<dyn FilterFactory>)>) -> Self {
+    pub fn new(entries: Vec<(Gate, Entry)>) -> Self {
         Self { entries }
     }
 
-    /// The service of one worker.
-    pub fn build(&self, cx: &WorkerContext) -> HttpService {
-        let stages = self.entries.iter().map(|(gate, factory)| (gate.clone(), factory.stage(cx)));
-        fold(stages.collect())
+    /// The filters whose configuration is discovered.
+    pub fn discoveries(&self) -> impl Iterator<Item = &Discovery> {
+        self.entries.iter().filter_map(|(_, entry)| match entry {
+            Entry::Given(_) => None,
+            Entry::Discovered(discovery) => Some(&**discovery),
+        })
     }
 
-    /// Lets the filters begin what they do of their own accord; `front` is the way in of a worker's chain.
-    pub fn start(&self, cx: &WorkerContext, front: &HttpService) {
-        self.entries.iter().for_each(|(_, factory)| factory.start(cx, front));
+    /// The chain of one worker, with what is known of the discovered configurations.
+    pub fn start(&self, found: &Extensions, cx: &WorkerContext) -> LiveChain {
+        let begin = |discovery: &Discovery| discovery.choose(discovery.default(), found);
+        let chosen: Chosen = self.discoveries().map(begin).collect();
+        LiveChain { service: ArcSwap::from_pointee(self.build(&chosen, cx)), chosen: chosen.into() }
+    }
+
+    fn build(&self, chosen: &Chosen, cx: &WorkerContext) -> HttpService {
+        let mut chosen = chosen.iter();
+        let stages = self.entries.iter().map(|(gate, entry)| {
+            let stage = match entry {
+                Entry::Given(factory) => factory.stage(cx),
+                Entry::Discovered(discovery) => match chosen.next().and_then(Option::as_ref) {
+                    Some(factory) => factory.stage(cx),
+                    None => discovery.missing(),
+                },
+            };
+            (gate.clone(), stage)
+        });
+        fold(stages.collect())
+    }
+}
+
+/// The chain of one worker.
+pub struct LiveChain {
+    service: ArcSwap<HttpService>,
+    chosen: Mutex<Chosen>,
+}
+
+impl LiveChain {
+    /// Sends a request through the chain as it is now.
+    pub fn send(&self, request: Request) -> ResponseFuture {
+        self.service.load().send(request)
+    }
+
+    /// Lets the filters begin what they do of their own accord; `front` is the way into this chain, `of`
+    /// what it was started from.
+    pub fn begin(&self, of: &FilterChain, cx: &WorkerContext, front: &HttpService) {
+        let chosen = self.chosen.lock();
+        let mut chosen = chosen.iter();
+        for (_, entry) in &of.entries {
+            let factory = match entry {
+                Entry::Given(factory) => Some(factory),
+                Entry::Discovered(_) => chosen.next().and_then(Option::as_ref),
+            };
+            if let Some(factory) = factory {
+                factory.start(cx, front);
+            }
+        }
+    }
+
+    /// Takes up the discovered configurations that changed; false if none did. `of` is what it was started
+    /// from.
+    pub fn follow(&self, of: &FilterChain, found: &Extensions, cx: &WorkerContext) -> bool {
+        let mut chosen = self.chosen.lock();
+        let choose = |(discovery, now): (&Discovery, &Option<Factory>)| {
+            discovery.choose(now.as_ref(), found)
+        };
+        let next: Chosen = of.discoveries().zip(&*chosen).map(choose).collect();
+        let is_same = |(a, b): (&Option<Factory>, &Option<Factory>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let changed = !next.iter().zip(&*chosen).all(is_same);
+        if changed {
+            // The old chain goes last: what its filters keep is found by those of the new one.
+            self.service.store(Arc::new(of.build(&next, cx)));
+            *chosen = next;
+        }
+        changed
     }
 }
 

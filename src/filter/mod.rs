@@ -4,12 +4,14 @@
 //! run of neighbours shares one stage of the chain. A [`Filter`] may wait or wrap; it is a
 //! `tower::Layer` over [`HttpService`]. Both live one file each and are listed in [`registry`].
 //!
+//! The configuration of any filter may be a resource of its own, discovered by name ([`discovery`]).
 //! Configuration is compiled once ([`FilterFactory`]); each worker makes its own [`Stage`] of it.
 //! [`chain`] folds the stages in the order the listener gave.
 
 pub mod buffer;
 pub mod cache;
 pub mod chain;
+pub mod discovery;
 pub mod header_mutation;
 pub mod kept;
 pub mod registry;

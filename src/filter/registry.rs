@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use prost_types::Any;
 
-use super::chain::{FilterChain, Gate};
+use super::chain::{Entry, FilterChain, Gate};
+use super::discovery::Discovery;
 use super::{FilterFactory, buffer, cache, header_mutation, router, session, stateful_session};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::effective_type;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 
 /// A compiled filter.
-type Factory = Arc<dyn FilterFactory>;
+pub(super) type Factory = Arc<dyn FilterFactory>;
 
 /// A filter that listeners can name by the type of its configuration.
 pub struct Registration {
@@ -24,6 +25,23 @@ pub struct Registration {
     pub terminal: bool,
     /// Compiles the configuration.
     pub compile: fn(&Any, &FilterContext) -> Result<Factory, Errors>,
+}
+
+impl Registration {
+    /// Whether the filter `name` can be this one where it stands in its chain.
+    pub(super) fn may_stand(&self, is_last: bool, name: &str) -> Result<(), Fault> {
+        let reason = match (self.terminal, is_last) {
+            (true, true) | (false, false) => return Ok(()),
+            (false, true) => "the last filter must be the router",
+            (true, false) => "the router must be the last filter",
+        };
+        Err(Fault::invalid(format!("{name:?}"), reason))
+    }
+}
+
+/// The filter of a type of configuration.
+pub(super) fn find(config_type: &str) -> Option<&'static Registration> {
+    FILTERS.iter().find(|registration| registration.config_type == config_type)
 }
 
 /// Where a filter stands.
@@ -43,7 +61,7 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-const FILTERS: [Registration; 8] = [
+static FILTERS: [Registration; 8] = [
     buffer::REGISTRATION,
     cache::REGISTRATION,
     cache::ENVOYS,
@@ -71,9 +89,9 @@ pub fn compile_chain(
         if !names.insert(filter.name.as_str()) {
             errors.take::<()>(Err(Fault::Duplicate(filter.name.clone())).at("name").index(i));
         }
-        let last = i + 1 == filters.len();
-        match errors.take(compile_filter(filter, stat_prefix, last).index(i)) {
-            Some(Compiled::Filter(gate, factory)) => entries.push((gate, factory)),
+        let is_last = i + 1 == filters.len();
+        match errors.take(compile_filter(filter, stat_prefix, (i, is_last)).index(i)) {
+            Some(Compiled::Filter(gate, entry)) => entries.push((gate, entry)),
             Some(Compiled::Skipped(kind)) => skipped.push(kind),
             None => {}
         }
@@ -86,43 +104,45 @@ pub fn compile_chain(
 }
 
 enum Compiled {
-    Filter(Gate, Factory),
+    Filter(Gate, Entry),
     Skipped(String),
 }
 
 fn compile_filter(
     filter: &hcm::HttpFilter,
     stat_prefix: &Arc<str>,
-    last: bool,
+    (index, is_last): (usize, bool),
 ) -> Result<Compiled, Errors> {
+    use hcm::http_filter::ConfigType;
     let hcm::HttpFilter { name, is_optional, disabled, config_type } = filter;
     let name = fields::non_empty(name).at("name")?;
-    let Some(hcm::http_filter::ConfigType::TypedConfig(config)) = config_type else {
-        return Err(Errors::from(Fault::Required).at("typed_config"));
+    if is_last && *disabled {
+        let fault = Fault::invalid("true", "the router, which is last, cannot be disabled");
+        return Err(Errors::from(fault).at("disabled"));
+    }
+    let gate = Gate { name: Arc::clone(&name), disabled: *disabled };
+    let cx = FilterContext { name: Arc::clone(&name), stat_prefix: Arc::clone(stat_prefix) };
+    let config = match config_type {
+        Some(ConfigType::TypedConfig(config)) => config,
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            // As in Envoy, one that is optional must be known all the same: its types are named.
+            let discovery = Discovery::compile(source, cx, (index, is_last));
+            let entry = Entry::Discovered(Box::new(discovery.at("config_discovery")?));
+            return Ok(Compiled::Filter(gate, entry));
+        }
+        None => return Err(Errors::from(Fault::Required).at("typed_config")),
     };
     let kind = effective_type(config).map_err(|e| Fault::Undecodable(e.to_string()));
     let kind = kind.at("typed_config")?;
-    let Some(registration) = FILTERS.iter().find(|r| r.config_type == kind) else {
+    let Some(registration) = find(&kind) else {
         return match is_optional {
             true => Ok(Compiled::Skipped(kind.into_owned())),
             false => Err(Fault::UnknownExtension(kind.into_owned())).at("typed_config"),
         };
     };
-    if registration.terminal != last {
-        let reason = match last {
-            true => "the last filter must be the router",
-            false => "the router must be the last filter",
-        };
-        return Err(Fault::invalid(format!("{name:?}"), reason).into());
-    }
-    if registration.terminal && *disabled {
-        return Err(
-            Errors::from(Fault::invalid("true", "the router cannot be disabled")).at("disabled")
-        );
-    }
-    let cx = FilterContext { name: Arc::clone(&name), stat_prefix: Arc::clone(stat_prefix) };
+    registration.may_stand(is_last, &name)?;
     let factory = (registration.compile)(config, &cx).at("typed_config")?;
-    Ok(Compiled::Filter(Gate { name, disabled: *disabled }, factory))
+    Ok(Compiled::Filter(gate, Entry::Given(factory)))
 }
 
 /// Compiles the options that a route has for a filter.

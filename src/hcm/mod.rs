@@ -32,25 +32,27 @@ use crate::exchange::{
     StreamReset,
 };
 use crate::filter::WorkerContext;
+use crate::filter::chain::LiveChain;
+use crate::filter::discovery::Extensions;
 use crate::route::{RouteTable, Tables};
 
 /// The connection manager of one listener on one worker.
 pub struct Hcm {
     pub(crate) config: Arc<HcmConfig>,
-    chain: HttpService,
+    chain: LiveChain,
     /// The route table now; none until the first one arrives.
     table: ArcSwapOption<RouteTable>,
     cx: WorkerContext,
 }
 
 impl Hcm {
-    /// Builds the worker's chain of `config`.
-    pub fn new(config: Arc<HcmConfig>, cx: &WorkerContext) -> Self {
+    /// Builds the worker's chain of `config`, with what is known of discovered filters.
+    pub fn new(config: Arc<HcmConfig>, found: &Extensions, cx: &WorkerContext) -> Self {
         let table = match &config.routes {
             RouteSource::Inline(table) => Some(Arc::clone(table)),
             RouteSource::Rds(_) => None,
         };
-        let chain = config.filters.build(cx);
+        let chain = config.filters.start(found, cx);
         Self { config, chain, table: ArcSwapOption::from(table), cx: cx.clone() }
     }
 
@@ -62,13 +64,18 @@ impl Hcm {
             self.table.store(Some(Arc::clone(table)));
         }
     }
-}
 
-impl Hcm {
+    /// Takes up the current configurations of discovered filters.
+    pub fn follow_extensions(self: &Arc<Self>, found: &Extensions) {
+        if self.chain.follow(&self.config.filters, found, &self.cx) {
+            self.start();
+        }
+    }
+
     /// Lets its filters begin what they do of their own accord.
     pub fn start(self: &Arc<Self>) {
         let front = HttpService::new(Front(Arc::downgrade(self)));
-        self.config.filters.start(&self.cx, &front);
+        self.chain.begin(&self.config.filters, &self.cx, &front);
     }
 }
 

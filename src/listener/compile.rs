@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::limit::{self, ConnectionLimit};
 use super::stats::ListenerStats;
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::filter::discovery::Discovery;
 use crate::hcm;
 use crate::hcm::compile::{HcmConfig, RdsConfig, RouteSource};
 use crate::net::BindOptions;
@@ -58,6 +59,11 @@ impl ListenerConfig {
             RouteSource::Inline(_) => None,
         };
         rds.into_iter()
+    }
+
+    /// The filters whose configuration it needs from elsewhere.
+    pub fn discoveries(&self) -> impl Iterator<Item = &Discovery> {
+        self.chain.hcm.filters.discoveries()
     }
 }
 

@@ -22,6 +22,7 @@ pub use compile::{CompileContext, ListenerConfig, compile};
 pub use worker::Listeners;
 
 use crate::config::Fault;
+use crate::filter::discovery::Extensions;
 use crate::net;
 
 /// A listener as the workers get it.
@@ -31,6 +32,8 @@ pub struct Listener {
     pub config: Arc<ListenerConfig>,
     /// Where they come in. The same sockets mean the same port, without a gap.
     pub sockets: Arc<ListenSockets>,
+    /// What is known of its discovered filters. A change of it is no new version of the listener.
+    pub extensions: Arc<Extensions>,
 }
 
 /// The sockets of one address.

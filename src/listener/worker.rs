@@ -43,8 +43,9 @@ impl Drop for Open {
     }
 }
 
-/// A version that was replaced; its connections still follow its route table.
+/// A version that was replaced; its connections still follow its route table and filters.
 struct Retired {
+    name: Arc<str>,
     hcm: Arc<Hcm>,
     drain: Arc<Drain>,
 }
@@ -59,7 +60,8 @@ pub(super) struct Version {
 
 impl Version {
     fn new(listener: &Listener, cx: &WorkerContext, tables: &Tables) -> Self {
-        let hcm = Arc::new(Hcm::new(Arc::clone(&listener.config.chain.hcm), cx));
+        let config = Arc::clone(&listener.config.chain.hcm);
+        let hcm = Arc::new(Hcm::new(config, &listener.extensions, cx));
         hcm.follow_routes(tables);
         hcm.start();
         Self {
@@ -104,12 +106,14 @@ impl Listeners {
                 self.follow(name, listener, tables);
             }
         }
-        for open in self.open.values() {
-            open.current.load().hcm.follow_routes(tables);
-        }
-        for retired in &self.draining {
-            retired.hcm.follow_routes(tables);
-        }
+        let follow = |name: &Arc<str>, hcm: &Arc<Hcm>| {
+            hcm.follow_routes(tables);
+            if let Some(listener) = listeners.get(name) {
+                hcm.follow_extensions(&listener.extensions);
+            }
+        };
+        self.open.iter().for_each(|(name, open)| follow(name, &open.current.load().hcm));
+        self.draining.iter().for_each(|retired| follow(&retired.name, &retired.hcm));
         // Last, so that a port that moves from one listener to another is never without one.
         for name in gone {
             if let Some(open) = self.open.remove(&name) {
@@ -166,7 +170,10 @@ impl Listeners {
 
     fn retire(&mut self, version: &Version, over: Duration) {
         version.drain.begin(over);
-        self.draining
-            .push(Retired { hcm: Arc::clone(&version.hcm), drain: Arc::clone(&version.drain) });
+        self.draining.push(Retired {
+            name: Arc::clone(&version.config.name),
+            hcm: Arc::clone(&version.hcm),
+            drain: Arc::clone(&version.drain),
+        });
     }
 }

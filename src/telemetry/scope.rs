@@ -31,6 +31,12 @@ impl Scope {
         Self { kind: "listener", instance: Some(address.replace(':', "_").into()), part: "" }
     }
 
+    /// `extension_config_discovery.http_filter.NAME.`
+    pub fn http_extension(name: &str) -> Self {
+        let kind = "extension_config_discovery.http_filter";
+        Self { kind, instance: Some(name.into()), part: "" }
+    }
+
     /// Cells of which there is one set: `cluster_manager.`, `listener_manager.`, `server.`
     pub fn global(kind: &'static str) -> Self {
         Self { kind, instance: None, part: "" }
@@ -81,6 +87,11 @@ mod tests {
         let cases = [
             (Scope::cluster("a.b"), "cluster.a.b.x", "envoy_cluster_x"),
             (Scope::listener("127.0.0.1:80"), "listener.127.0.0.1_80.x", "envoy_listener_x"),
+            (
+                Scope::http_extension("policy"),
+                "extension_config_discovery.http_filter.policy.x",
+                "envoy_extension_config_discovery_http_filter_x",
+            ),
             (
                 Scope::global("listener_manager").part("lds"),
                 "listener_manager.lds.x",

@@ -19,6 +19,8 @@ pub enum ResourceType {
     Endpoints,
     /// `envoy.config.listener.v3.Listener`
     Listener,
+    /// `envoy.config.core.v3.TypedExtensionConfig`
+    Extension,
     /// `envoy.config.route.v3.RouteConfiguration`
     Routes,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
@@ -27,8 +29,17 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// Every type, make before break: what is referred to comes before what refers to it.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
+    ///
+    /// What listeners wait for comes after them: a listener that takes another kind of extension is
+    /// known when the extension comes.
+    pub const ALL: [Self; 6] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Extension,
+        Self::Routes,
+        Self::Secret,
+    ];
 
     /// The type URL that requests, responses and resources carry.
     pub const fn type_url(self) -> &'static str {
@@ -36,6 +47,7 @@ impl ResourceType {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         }
@@ -46,12 +58,14 @@ impl ResourceType {
         Self::ALL.into_iter().find(|ty| ty.type_url() == url)
     }
 
-    /// The usual abbreviation of its discovery service: `CDS`, `EDS`, `LDS`, `RDS` or `SDS`.
+    /// The usual abbreviation of its discovery service: `CDS`, `EDS`, `LDS`, `ECDS`, `RDS` or
+    /// `SDS`.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Cluster => "CDS",
             Self::Endpoints => "EDS",
             Self::Listener => "LDS",
+            Self::Extension => "ECDS",
             Self::Routes => "RDS",
             Self::Secret => "SDS",
         }
@@ -88,6 +102,12 @@ impl ResourceType {
             }
             (Self::Listener, Variant::Delta) => {
                 "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners"
+            }
+            (Self::Extension, Variant::Sotw) => {
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs"
+            }
+            (Self::Extension, Variant::Delta) => {
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs"
             }
             (Self::Routes, Variant::Sotw) => {
                 "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes"

@@ -13,7 +13,7 @@ use prost_types::Any;
 use crate::check::{check, name_of};
 use crate::problem::{Place, Problem};
 use crate::refers::Refers;
-use crate::snapshot::{Resource, Snapshot, version_of};
+use crate::snapshot::{Lists, Resource, Snapshot, version_of};
 use crate::types::ResourceType;
 
 /// Where the fields of one resource are written.
@@ -79,7 +79,7 @@ pub(crate) fn assemble(
 ) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
     let whole = errors.is_empty();
     let mut found = Findings { checker: Checker::default(), rigour, errors, warnings: Vec::new() };
-    let mut lists: [Vec<Arc<Resource>>; 5] = Default::default();
+    let mut lists = Lists::default();
     let mut origins: HashMap<(ResourceType, Arc<str>), Option<Origin>> =
         HashMap::with_capacity(items.len());
     for Item { any, ignored, origin } in items {
@@ -173,14 +173,14 @@ impl Findings {
         }
     }
 
-    /// What a set lacks. A listener without its route table would never serve, so that is an error;
-    /// a cluster without endpoints or a route without its cluster serve 503 until they come.
+    /// What a set lacks. A listener without its route table would never serve, and one without an
+    /// extension that it has no default for would refuse every request, so these are errors; a cluster without endpoints or a route without its cluster serve 503 until they come.
     fn consistency(
         &mut self,
         snapshot: &Snapshot,
         origins: &HashMap<(ResourceType, Arc<str>), Option<Origin>>,
     ) {
-        use ResourceType::{Cluster, Endpoint, Listener, Route};
+        use ResourceType::{Cluster, Endpoint, Extension, Listener, Route};
         let problem = |resource: &Resource, ty: ResourceType, message: String| {
             let origin = origins.get(&(ty, Arc::clone(&resource.name)));
             let place = origin.and_then(Option::as_ref).and_then(|origin| origin.place(""));
@@ -192,6 +192,28 @@ impl Findings {
                     let message = format!("names route table {name:?}, which is not in the set");
                     self.errors.push(problem(listener, Listener, message));
                 }
+            }
+        }
+        for listener in snapshot.set(Listener).resources.values().filter(|_| self.rigour.check) {
+            for (name, wanted) in &listener.refers.extensions {
+                let found = snapshot.set(Extension).get(name);
+                let config_type = found.and_then(|found| found.refers.config_type.as_ref());
+                let (problems, message) = match (found, config_type) {
+                    (None, _) if wanted.is_needed => (
+                        &mut self.errors,
+                        format!("names extension {name:?}, which is not in the set"),
+                    ),
+                    (None, _) => (
+                        &mut self.warnings,
+                        format!("uses a default: extension {name:?} is not in the set"),
+                    ),
+                    (Some(_), Some(found)) if !wanted.types.contains(found) => (
+                        &mut self.errors,
+                        format!("does not take extension {name:?}: {found} is not in type_urls"),
+                    ),
+                    (Some(_), _) => continue,
+                };
+                problems.push(problem(listener, Listener, message));
             }
         }
         for cluster in snapshot.set(Cluster).resources.values() {
@@ -239,6 +261,13 @@ mod tests {
     }
 
     fn listener(routes: &str) -> Item {
+        listener_with(routes, Vec::new())
+    }
+
+    fn listener_with(routes: &str, mut filters: Vec<serde_json::Value>) -> Item {
+        filters.push(json!({"name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+        }}));
         item(
             ResourceType::Listener,
             json!({"name": "l",
@@ -249,9 +278,7 @@ mod tests {
                 "stat_prefix": "l",
                 "rds": {"route_config_name": routes,
                     "config_source": {"ads": {}, "resource_api_version": "V3"}},
-                "http_filters": [{"name": "router", "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-                }}]}}]}]}),
+                "http_filters": filters}}]}]}),
         )
     }
 
@@ -305,6 +332,47 @@ mod tests {
                 r#"RouteConfiguration "r": routes to cluster "b", which is not in the set"#
             ]
         );
+    }
+
+    #[test]
+    fn extensions_must_be_there_and_be_what_listeners_take() {
+        const BUFFER: &str = "envoy.extensions.filters.http.buffer.v3.Buffer";
+        let named = |more: serde_json::Value| {
+            let mut filter = json!({"name": "x", "config_discovery": {
+                "config_source": {"ads": {}}, "type_urls": [format!("type.googleapis.com/{BUFFER}")]}});
+            let source = filter["config_discovery"].as_object_mut().unwrap();
+            source.extend(more.as_object().unwrap().clone());
+            listener_with("r", vec![filter])
+        };
+        let extension = |kind: &str, config: serde_json::Value| {
+            let mut config = config;
+            config["@type"] = json!(format!("type.googleapis.com/{kind}"));
+            item(ResourceType::Extension, json!({"name": "x", "typed_config": config}))
+        };
+        let set = |items: Vec<Item>| {
+            let routes = [routes("r", "a"), item(ResourceType::Cluster, json!({"name": "a"}))];
+            let items = items.into_iter().chain(routes).collect();
+            assemble(None, items, Vec::new(), Rigour::default())
+        };
+        let buffer = || extension(BUFFER, json!({"max_request_bytes": 1}));
+        let (_, warnings) = set(vec![named(json!({})), buffer()]).unwrap();
+        assert_eq!(texts(&warnings), [""; 0]);
+        let errors = set(vec![named(json!({}))]).unwrap_err();
+        let expected = r#"Listener "l": names extension "x", which is not in the set"#;
+        assert_eq!(texts(&errors), [expected]);
+        let default = json!({"@type": format!("x/{BUFFER}"), "max_request_bytes": 1});
+        let (_, warnings) = set(vec![named(json!({"default_config": default}))]).unwrap();
+        let expected = r#"Listener "l": uses a default: extension "x" is not in the set"#;
+        assert_eq!(texts(&warnings), [expected]);
+        let mutation = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+        let errors = set(vec![named(json!({})), extension(mutation, json!({}))]).unwrap_err();
+        let expected =
+            format!(r#"Listener "l": does not take extension "x": {mutation} is not in type_urls"#);
+        assert_eq!(texts(&errors), [expected]);
+        let elsewhere = json!({"config_source": {"path_config_source": {"path": "x"}}});
+        assert!(set(vec![named(elsewhere)]).is_ok(), "it is not asked for here");
+        let errors = set(vec![extension(BUFFER, json!({"max_request_bytes": 0}))]).unwrap_err();
+        assert!(texts(&errors)[0].contains("typed_config.max_request_bytes"), "{errors:?}");
     }
 
     #[test]

@@ -168,6 +168,7 @@ fn report(old: &World, new: &World) {
             clusters = count(ResourceType::Cluster),
             endpoints = count(ResourceType::Endpoint),
             listeners = count(ResourceType::Listener),
+            extensions = count(ResourceType::Extension),
             routes = count(ResourceType::Route),
             secrets = count(ResourceType::Secret),
             "serving a new set"

@@ -22,7 +22,7 @@ pub(crate) fn check(checker: &check::Checker, any: &Any) -> Checked {
     Checked { errors, ignored }
 }
 
-/// The name of a resource: field 1 of each of the five types.
+/// The name of a resource: field 1 of every type.
 pub(crate) fn name_of(any: &Any) -> Option<Arc<str>> {
     #[derive(Clone, PartialEq, Message)]
     struct Named {
@@ -36,6 +36,7 @@ pub(crate) fn name_of(any: &Any) -> Option<Arc<str>> {
 mod tests {
     use nuncio::proto::any::pack;
     use nuncio::proto::envoy::config::cluster::v3::Cluster;
+    use nuncio::proto::envoy::config::core::v3::TypedExtensionConfig;
     use nuncio::proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
     use nuncio::proto::envoy::config::listener::v3::Listener;
     use nuncio::proto::envoy::config::route::v3::RouteConfiguration;
@@ -51,6 +52,7 @@ mod tests {
             pack(&Cluster { name: name(), ..Cluster::default() }),
             pack(&ClusterLoadAssignment { cluster_name: name(), ..Default::default() }),
             pack(&Listener { name: name(), ..Listener::default() }),
+            pack(&TypedExtensionConfig { name: name(), ..TypedExtensionConfig::default() }),
             pack(&RouteConfiguration { name: name(), ..RouteConfiguration::default() }),
             pack(&Secret { name: name(), ..Secret::default() }),
         ];

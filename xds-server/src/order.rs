@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! secrets, clusters, endpoints      at once, in this order
-//! listeners, then routes            when the client has taken the new clusters and their endpoints
-//! removals of clusters, secrets     when it has taken the listeners and routes
+//! listeners, then extensions        when the client has taken the new clusters and their endpoints
+//!   and routes
+//! removals of extensions            when it has taken the listeners
+//! removals of clusters, secrets     when it has taken the listeners, extensions and routes
 //! removals of endpoints             when it has taken the removal of their clusters
 //! ```
 //!
@@ -42,8 +44,9 @@ impl Default for Waits {
 }
 
 /// The order in which what was waited for in vain is sent: still additions first.
-const OVERDUE: [ResourceType; 5] = [
+const OVERDUE: [ResourceType; ResourceType::COUNT] = [
     ResourceType::Listener,
+    ResourceType::Extension,
     ResourceType::Route,
     ResourceType::Secret,
     ResourceType::Cluster,
@@ -61,7 +64,7 @@ pub(crate) struct Turn {
 /// The types of one stream.
 #[derive(Debug)]
 pub(crate) struct Conversation<M> {
-    machines: [Option<M>; 5],
+    machines: [Option<M>; ResourceType::COUNT],
     snapshot: Arc<Snapshot>,
     waits: Waits,
     last_nonce: u64,
@@ -208,7 +211,8 @@ impl<M: Machine> Conversation<M> {
         match ty {
             ResourceType::Secret | ResourceType::Cluster | ResourceType::Endpoint => false,
             ResourceType::Listener => !self.has_clusters(),
-            ResourceType::Route => {
+            // A listener waits for the extensions that it names, and says of which type they may be.
+            ResourceType::Extension | ResourceType::Route => {
                 !self.has_clusters() || self.pending(ResourceType::Listener, Removals::Send)
             }
         }
@@ -218,10 +222,12 @@ impl<M: Machine> Conversation<M> {
     fn may_remove(&mut self, ty: ResourceType) -> bool {
         let unused = |this: &mut Self| {
             this.is_settled(ResourceType::Listener, Removals::Send)
+                && this.is_settled(ResourceType::Extension, Removals::Send)
                 && this.is_settled(ResourceType::Route, Removals::Send)
         };
         match ty {
             ResourceType::Listener | ResourceType::Route => true,
+            ResourceType::Extension => self.is_settled(ResourceType::Listener, Removals::Send),
             ResourceType::Secret | ResourceType::Cluster => unused(self),
             ResourceType::Endpoint => {
                 unused(self) && self.is_settled(ResourceType::Cluster, Removals::Send)

@@ -1,18 +1,19 @@
 //! Which other resources a resource names: what ordering and the consistency check look at.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nuncio::proto::any::unpack;
+use nuncio::proto::any::{effective_type, type_name, unpack};
 use nuncio::proto::envoy::config::cluster::v3::{Cluster, cluster};
-use nuncio::proto::envoy::config::core::v3::ConfigSource;
 use nuncio::proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use nuncio::proto::envoy::config::core::v3::{ConfigSource, TypedExtensionConfig};
 use nuncio::proto::envoy::config::listener::v3::{FilterChain, Listener, filter};
 use nuncio::proto::envoy::config::route::v3::{
     RouteConfiguration, route, route_action::ClusterSpecifier,
 };
 use nuncio::proto::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+    HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
 };
 use prost_types::Any;
 
@@ -25,8 +26,22 @@ pub(crate) struct Refers {
     pub(crate) endpoints: Option<Arc<str>>,
     /// A listener's route tables, when they come by RDS from the server of the listener.
     pub(crate) routes: BTreeSet<Arc<str>>,
+    /// The extensions that a listener's filters are discovered from, when they come by ECDS from the
+    /// server of the listener.
+    pub(crate) extensions: BTreeMap<Arc<str>, Wanted>,
+    /// The type of an extension's configuration.
+    pub(crate) config_type: Option<String>,
     /// The clusters that a route table, on its own or in a listener, forwards to.
     pub(crate) clusters: BTreeSet<Arc<str>>,
+}
+
+/// What a listener takes of one extension.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The types of configuration that every filter takes.
+    pub(crate) types: BTreeSet<String>,
+    /// There is a filter that has nothing to fall back on.
+    pub(crate) is_needed: bool,
 }
 
 impl Refers {
@@ -50,6 +65,11 @@ impl Refers {
                     clusters_of(&table, &mut refers.clusters);
                 }
             }
+            ResourceType::Extension => {
+                let config = unpack::<TypedExtensionConfig>(any).ok().and_then(|e| e.typed_config);
+                refers.config_type =
+                    config.and_then(|config| Some(effective_type(&config).ok()?.into_owned()));
+            }
             ResourceType::Endpoint | ResourceType::Secret => {}
         }
         refers
@@ -60,7 +80,9 @@ impl Refers {
             let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else {
                 continue;
             };
-            match unpack::<HttpConnectionManager>(config).ok().and_then(|m| m.route_specifier) {
+            let Ok(manager) = unpack::<HttpConnectionManager>(config) else { continue };
+            manager.http_filters.iter().for_each(|filter| self.want(filter));
+            match manager.route_specifier {
                 Some(RouteSpecifier::Rds(rds)) if is_ours(rds.config_source.as_ref()) => {
                     self.routes.insert(rds.route_config_name.into());
                 }
@@ -68,6 +90,25 @@ impl Refers {
                     clusters_of(&table, &mut self.clusters);
                 }
                 Some(RouteSpecifier::Rds(_)) | None => {}
+            }
+        }
+    }
+
+    fn want(&mut self, filter: &HttpFilter) {
+        let Some(http_filter::ConfigType::ConfigDiscovery(source)) = &filter.config_type else {
+            return;
+        };
+        if !is_ours(source.config_source.as_ref()) {
+            return;
+        }
+        let types = source.type_urls.iter().map(|url| type_name(url).to_owned()).collect();
+        let is_needed = source.default_config.is_none();
+        match self.extensions.entry(filter.name.as_str().into()) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Wanted { types, is_needed })),
+            Entry::Occupied(mut earlier) => {
+                let earlier = earlier.get_mut();
+                earlier.types.retain(|name| types.contains(name));
+                earlier.is_needed |= is_needed;
             }
         }
     }

@@ -10,6 +10,7 @@ use nuncio::proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use nuncio::proto::envoy::service::endpoint::v3::endpoint_discovery_service_server as eds;
+use nuncio::proto::envoy::service::extension::v3::extension_config_discovery_service_server as ecds;
 use nuncio::proto::envoy::service::listener::v3::listener_discovery_service_server as lds;
 use nuncio::proto::envoy::service::route::v3::route_discovery_service_server as rds;
 use nuncio::proto::envoy::service::secret::v3::secret_discovery_service_server as sds;
@@ -60,6 +61,10 @@ pub(crate) fn routes(hub: Hub) -> Routes {
     );
     routes = routes.add_service(
         lds::ListenerDiscoveryServiceServer::new(service.clone()).max_decoding_message_size(limit),
+    );
+    routes = routes.add_service(
+        ecds::ExtensionConfigDiscoveryServiceServer::new(service.clone())
+            .max_decoding_message_size(limit),
     );
     routes = routes.add_service(
         rds::RouteDiscoveryServiceServer::new(service.clone()).max_decoding_message_size(limit),
@@ -126,6 +131,14 @@ discovery!(
     StreamListenersStream,
     delta_listeners,
     DeltaListenersStream
+);
+discovery!(
+    ecds::ExtensionConfigDiscoveryService,
+    Some(ResourceType::Extension),
+    stream_extension_configs,
+    StreamExtensionConfigsStream,
+    delta_extension_configs,
+    DeltaExtensionConfigsStream
 );
 discovery!(
     rds::RouteDiscoveryService,

@@ -76,15 +76,18 @@ impl TypeSet {
     }
 }
 
+/// The resources of a snapshot to be, by [`ResourceType::index`].
+pub(crate) type Lists = [Vec<Arc<Resource>>; ResourceType::COUNT];
+
 /// Everything one group of proxies is served.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    sets: [Arc<TypeSet>; 5],
+    sets: [Arc<TypeSet>; ResourceType::COUNT],
 }
 
 impl Snapshot {
     /// A snapshot that shares what did not change with `previous`.
-    pub(crate) fn new(previous: Option<&Snapshot>, mut resources: [Vec<Arc<Resource>>; 5]) -> Self {
+    pub(crate) fn new(previous: Option<&Snapshot>, mut resources: Lists) -> Self {
         let set = |ty: ResourceType| {
             let next = TypeSet::new(std::mem::take(&mut resources[ty.index()]));
             match previous.map(|p| p.set(ty)) {
@@ -116,7 +119,7 @@ mod tests {
     }
 
     fn snapshot(previous: Option<&Snapshot>, clusters: &[(&str, &[u8])]) -> Snapshot {
-        let mut lists: [Vec<_>; 5] = Default::default();
+        let mut lists = Lists::default();
         lists[ResourceType::Cluster.index()] =
             clusters.iter().map(|(name, bytes)| resource(name, bytes)).collect();
         Snapshot::new(previous, lists)

@@ -16,7 +16,7 @@ pub(crate) struct Stats {
     unknown_types: AtomicU64,
     loads_good: AtomicU64,
     loads_refused: AtomicU64,
-    types: [TypeStats; 5],
+    types: [TypeStats; ResourceType::COUNT],
 }
 
 #[derive(Debug, Default)]

@@ -11,14 +11,19 @@ pub enum ResourceType {
     Endpoint,
     /// `config.listener.v3.Listener` (LDS).
     Listener,
+    /// `config.core.v3.TypedExtensionConfig` (ECDS).
+    Extension,
     /// `config.route.v3.RouteConfiguration` (RDS).
     Route,
 }
 
 impl ResourceType {
     /// Every type, in make-before-break order.
-    pub const ALL: [Self; 5] =
-        [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Extension, Self::Route];
+
+    /// How many there are.
+    pub(crate) const COUNT: usize = 6;
 
     /// The full name of the message type.
     pub fn type_name(self) -> &'static str {
@@ -27,6 +32,7 @@ impl ResourceType {
             Self::Cluster => "envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "envoy.config.listener.v3.Listener",
+            Self::Extension => "envoy.config.core.v3.TypedExtensionConfig",
             Self::Route => "envoy.config.route.v3.RouteConfiguration",
         }
     }
@@ -38,6 +44,7 @@ impl ResourceType {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         }
     }
@@ -54,6 +61,7 @@ impl ResourceType {
             Self::Cluster => "clusters",
             Self::Endpoint => "endpoints",
             Self::Listener => "listeners",
+            Self::Extension => "extensions",
             Self::Route => "routes",
         }
     }
@@ -70,6 +78,7 @@ impl ResourceType {
             Self::Cluster => "Cluster",
             Self::Endpoint => "ClusterLoadAssignment",
             Self::Listener => "Listener",
+            Self::Extension => "TypedExtensionConfig",
             Self::Route => "RouteConfiguration",
         }
     }
@@ -87,7 +96,8 @@ impl ResourceType {
             Self::Cluster => 1,
             Self::Endpoint => 2,
             Self::Listener => 3,
-            Self::Route => 4,
+            Self::Extension => 4,
+            Self::Route => 5,
         }
     }
 }

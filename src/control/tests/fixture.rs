@@ -16,8 +16,9 @@ use crate::proto::any::pack;
 use crate::proto::envoy::config::cluster::v3 as cluster;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::endpoint::v3 as endpoint;
-use crate::proto::envoy::config::listener::v3 as listener;
+use crate::proto::envoy::config::listener::v3 as proto_listener;
 use crate::proto::envoy::config::route::v3 as route;
+use crate::proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use crate::proto::envoy::extensions::filters::http::router::v3::Router;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use crate::snapshot::Snapshot;
@@ -217,28 +218,66 @@ pub(super) fn rds_listener(name: &str, table: &str) -> Any {
 }
 
 pub(super) fn listener_at(name: &str, table: &str, port: u16, mark: &str) -> Any {
+    listener(name, table, (port, mark), Vec::new())
+}
+
+/// A listener with filters before its router that are discovered, each of one of these types.
+pub(super) fn ecds_listener(name: &str, table: &str, filters: &[(&str, &[&str])]) -> Any {
+    let discovered = |(name, types): &(&str, &[&str])| hcm::HttpFilter {
+        name: (*name).into(),
+        config_type: Some(hcm::http_filter::ConfigType::ConfigDiscovery(
+            core::ExtensionConfigSource {
+                config_source: Some(ads(Some(5 * SECOND))),
+                type_urls: types.iter().map(|kind| format!("x/{kind}")).collect(),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    };
+    listener(name, table, (0, "s"), filters.iter().map(discovered).collect())
+}
+
+fn listener(
+    name: &str,
+    table: &str,
+    (port, mark): (u16, &str),
+    mut filters: Vec<hcm::HttpFilter>,
+) -> Any {
+    filters.push(hcm::HttpFilter {
+        name: "router".into(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        ..Default::default()
+    });
     let rds =
         hcm::Rds { route_config_name: table.into(), config_source: Some(ads(Some(5 * SECOND))) };
     let manager = hcm::HttpConnectionManager {
         stat_prefix: mark.into(),
         route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(rds)),
-        http_filters: vec![hcm::HttpFilter {
-            name: "router".into(),
-            config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        http_filters: filters,
+        ..Default::default()
+    };
+    let filter = proto_listener::Filter {
+        name: "hcm".into(),
+        config_type: Some(proto_listener::filter::ConfigType::TypedConfig(pack(&manager))),
+    };
+    pack(&proto_listener::Listener {
+        name: name.into(),
+        address: Some(address(port)),
+        filter_chains: vec![proto_listener::FilterChain {
+            filters: vec![filter],
             ..Default::default()
         }],
         ..Default::default()
-    };
-    let filter = listener::Filter {
-        name: "hcm".into(),
-        config_type: Some(listener::filter::ConfigType::TypedConfig(pack(&manager))),
-    };
-    pack(&listener::Listener {
-        name: name.into(),
-        address: Some(address(port)),
-        filter_chains: vec![listener::FilterChain { filters: vec![filter], ..Default::default() }],
-        ..Default::default()
     })
+}
+
+/// An extension; `most` tells versions of it apart, and 0 breaks a rule of the API.
+pub(super) fn extension(name: &str, most: u32) -> Any {
+    extension_of(name, &Buffer { max_request_bytes: Some(most) })
+}
+
+pub(super) fn extension_of<M: Message + Name>(name: &str, config: &M) -> Any {
+    pack(&core::TypedExtensionConfig { name: name.into(), typed_config: Some(pack(config)) })
 }
 
 pub(super) fn table(name: &str, host: &str) -> Any {

@@ -217,8 +217,8 @@ fn required_comparison(comparison: Option<&proto::ComparisonFilter>) -> Result<C
 }
 
 /// Letters the API knows of flags that are never set here: such a filter never takes a request.
-const FOREIGN_FLAGS: [&str; 13] =
-    ["LH", "UAEX", "RLSE", "IH", "UMSDR", "RFCF", "NFCF", "DT", "OM", "DF", "DO", "DR", "UDO"];
+const FOREIGN_FLAGS: [&str; 12] =
+    ["LH", "UAEX", "RLSE", "IH", "UMSDR", "RFCF", "DT", "OM", "DF", "DO", "DR", "UDO"];
 
 fn flag_filter(flags: &[String]) -> Result<Filter, Errors> {
     if flags.is_empty() {

@@ -1,5 +1,5 @@
 //! Writes the corpora to begin with: `cargo run --example seeds -- FILE..` with files of resources
-//! (`listeners: clusters: routes: endpoints:`) and bootstraps, in YAML or JSON.
+//! (`listeners: clusters: routes: endpoints: extensions:`) and bootstraps, in YAML or JSON.
 
 use std::error::Error;
 use std::path::Path;

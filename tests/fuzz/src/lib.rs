@@ -14,19 +14,27 @@ use prost_types::Any;
 pub const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`
 pub const ENDPOINTS: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+/// `envoy.config.core.v3.TypedExtensionConfig`
+pub const EXTENSION: &str = "envoy.config.core.v3.TypedExtensionConfig";
 /// `envoy.config.listener.v3.Listener`
 pub const LISTENER: &str = "envoy.config.listener.v3.Listener";
 /// `envoy.config.route.v3.RouteConfiguration`
 pub const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
 
 /// Keys of a file of resources, and what is in their lists.
-pub const SECTIONS: [(&str, &str); 4] =
-    [("clusters", CLUSTER), ("endpoints", ENDPOINTS), ("listeners", LISTENER), ("routes", ROUTES)];
+pub const SECTIONS: [(&str, &str); 5] = [
+    ("clusters", CLUSTER),
+    ("endpoints", ENDPOINTS),
+    ("extensions", EXTENSION),
+    ("listeners", LISTENER),
+    ("routes", ROUTES),
+];
 
 /// The name that targets have for a section.
 pub fn target(section: &str) -> &str {
     match section {
         "clusters" => "cluster",
+        "extensions" => "extension",
         "listeners" => "listener",
         other => other,
     }

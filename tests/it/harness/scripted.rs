@@ -12,6 +12,7 @@ use nuncio::proto::envoy::service::cluster::v3::cluster_discovery_service_server
 use nuncio::proto::envoy::service::discovery::v3 as discovery;
 use nuncio::proto::envoy::service::discovery::v3::aggregated_discovery_service_server as ads;
 use nuncio::proto::envoy::service::endpoint::v3::endpoint_discovery_service_server as eds;
+use nuncio::proto::envoy::service::extension::v3::extension_config_discovery_service_server as ecds;
 use nuncio::proto::envoy::service::listener::v3::listener_discovery_service_server as lds;
 use nuncio::proto::envoy::service::route::v3::route_discovery_service_server as rds;
 use nuncio::proto::envoy::service::secret::v3::secret_discovery_service_server as sds;
@@ -32,19 +33,27 @@ pub(crate) enum Kind {
     Cluster,
     Endpoints,
     Listener,
+    Extension,
     Routes,
     Secret,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Extension,
+        Self::Routes,
+        Self::Secret,
+    ];
 
     pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Cluster => "envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "envoy.config.listener.v3.Listener",
+            Self::Extension => "envoy.config.core.v3.TypedExtensionConfig",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
             Self::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
         }
@@ -132,7 +141,7 @@ impl Question for DeltaDiscoveryRequest {
 
 /// One stream. Dropping it ends the stream with status OK.
 pub(crate) struct Accepted<Q, R> {
-    /// The service it was opened at: `ADS`, `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
+    /// The service it was opened at: `ADS`, `CDS`, `EDS`, `LDS`, `ECDS`, ...
     pub(crate) service: &'static str,
     requests: Streaming<Q>,
     responses: mpsc::Sender<Result<R, Status>>,
@@ -250,6 +259,7 @@ impl Management {
                 .add_service(cds::ClusterDiscoveryServiceServer::new(doors.clone()))
                 .add_service(eds::EndpointDiscoveryServiceServer::new(doors.clone()))
                 .add_service(lds::ListenerDiscoveryServiceServer::new(doors.clone()))
+                .add_service(ecds::ExtensionConfigDiscoveryServiceServer::new(doors.clone()))
                 .add_service(rds::RouteDiscoveryServiceServer::new(doors.clone()))
                 .add_service(sds::SecretDiscoveryServiceServer::new(doors))
                 .serve_with_incoming(TcpIncoming::from(listener))
@@ -323,6 +333,9 @@ door!(eds::EndpointDiscoveryService, "EDS",
     StreamEndpointsStream stream_endpoints, DeltaEndpointsStream delta_endpoints);
 door!(lds::ListenerDiscoveryService, "LDS",
     StreamListenersStream stream_listeners, DeltaListenersStream delta_listeners);
+door!(ecds::ExtensionConfigDiscoveryService, "ECDS",
+    StreamExtensionConfigsStream stream_extension_configs,
+    DeltaExtensionConfigsStream delta_extension_configs);
 door!(rds::RouteDiscoveryService, "RDS",
     StreamRoutesStream stream_routes, DeltaRoutesStream delta_routes);
 door!(sds::SecretDiscoveryService, "SDS",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Conversation, Waits};
 use crate::delta::Delta;
 use crate::sotw::Sotw;
-use crate::types::ResourceType::{self, Cluster, Endpoint, Listener, Route};
+use crate::types::ResourceType::{self, Cluster, Endpoint, Extension, Listener, Route};
 
 use speak::{Content, Speak, Story, content};
 
@@ -68,6 +68,46 @@ fn sotw_is_made_before_it_is_broken() {
 #[test]
 fn delta_is_made_before_it_is_broken() {
     made_before_broken::<Delta>();
+}
+
+fn extensions_come_after_their_listener_and_go_after_it<M: Speak>() {
+    let mut story = served::<M>();
+    let mut after = content(&BEFORE);
+    after.insert((Listener, "l".to_owned()), 2);
+    after.insert((Extension, "x".to_owned()), 1);
+    story.change(&after);
+    assert_eq!(story.settle(), [Listener]);
+    story.subscribe(Extension, &["x"]);
+    assert_eq!(story.settle(), [Extension]);
+    after.insert((Listener, "l".to_owned()), 3);
+    after.insert((Extension, "x".to_owned()), 2);
+    story.change(&after);
+    assert_eq!(story.settle(), [Listener, Extension]);
+    // Alone, a change waits for nothing.
+    after.insert((Extension, "x".to_owned()), 3);
+    story.change(&after);
+    assert_eq!(story.settle(), [Extension]);
+
+    after.insert((Listener, "l".to_owned()), 4);
+    after.remove(&(Extension, "x".to_owned()));
+    after.remove(&(Cluster, "old".to_owned()));
+    story.change(&after);
+    let listener = story.next().unwrap();
+    assert_eq!(listener.ty, Listener);
+    assert!(story.next().is_none(), "removals wait for the listener");
+    story.answer(&listener, false);
+    let is_delta = M::VARIANT == "delta";
+    let expected: &[_] = if is_delta { &[Extension, Cluster] } else { &[Cluster] };
+    let mut gone = story.settle();
+    gone.truncate(expected.len());
+    assert_eq!(gone, expected, "an extension may name the cluster");
+    assert_eq!(story.client.types[&Extension].view.is_empty(), is_delta);
+}
+
+#[test]
+fn extensions_come_after_their_listener_and_go_after_it_in_both_variants() {
+    extensions_come_after_their_listener_and_go_after_it::<Sotw>();
+    extensions_come_after_their_listener_and_go_after_it::<Delta>();
 }
 
 fn silent_clients_are_not_waited_for<M: Speak>() {

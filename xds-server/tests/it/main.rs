@@ -5,6 +5,7 @@
 mod ads;
 mod edits;
 mod embedded;
+mod extensions;
 mod groups;
 mod harness;
 mod status;

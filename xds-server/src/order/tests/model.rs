@@ -12,11 +12,11 @@ use super::speak::{Content, Heard, Speak, Story};
 use crate::delta::Delta;
 use crate::order::{Conversation, Waits};
 use crate::sotw::Sotw;
-use crate::types::ResourceType::{self, Cluster, Endpoint, Listener, Route};
+use crate::types::ResourceType::{self, Cluster, Endpoint, Extension, Listener, Route};
 
 /// Names and values of the model: few, so that everything collides.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-const TYPES: [ResourceType; 4] = [Cluster, Endpoint, Listener, Route];
+const TYPES: [ResourceType; 5] = [Cluster, Endpoint, Listener, Extension, Route];
 
 /// A random client against random snapshots. At every quiet point the client has exactly what the
 /// snapshot holds of what it asked for; delta never repeats what the client has for no reason.

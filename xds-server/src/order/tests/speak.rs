@@ -15,7 +15,7 @@ use crate::delta::Delta;
 use crate::machine::Machine;
 use crate::order::{Conversation, Waits};
 use crate::refers::Refers;
-use crate::snapshot::{Resource, Snapshot};
+use crate::snapshot::{Lists, Resource, Snapshot};
 use crate::sotw::Sotw;
 use crate::types::ResourceType::{self, Cluster};
 
@@ -23,7 +23,7 @@ pub(super) type Content = BTreeMap<(ResourceType, String), u32>;
 
 /// The resources of `content`; a cluster's endpoints have the cluster's name.
 pub(super) fn snapshot(previous: Option<&Snapshot>, content: &Content) -> Arc<Snapshot> {
-    let mut lists: [Vec<Arc<Resource>>; 5] = Default::default();
+    let mut lists = Lists::default();
     for ((ty, name), value) in content {
         let any =
             Any { type_url: ty.url().to_owned(), value: format!("{name}={value}").into_bytes() };
