@@ -38,6 +38,11 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether it is for a stored response.
+    pub fn speaks_of(&self, key: &Key, entry: &Entry) -> bool {
+        self.holds(key, entry.tags())
+    }
+
     fn holds<'a>(&self, key: &Key, mut tags: impl Iterator<Item = &'a [u8]>) -> bool {
         let (host, path) = key.place();
         match self {

@@ -12,6 +12,7 @@
 //! flight       a response that is handed out while it arrives
 //! index        what a purge hits
 //! tier         a second place, on a server that a fleet of proxies shares
+//! wire         what is told and given to it, as bytes
 //! ```
 //!
 //! It can be used without the proxy:
@@ -62,6 +63,7 @@ mod stats;
 pub mod store;
 pub mod tier;
 pub mod vary;
+pub mod wire;
 
 pub use self::entry::{Entry, Stored};
 pub use self::flight::{Flight, Follower, Outcome};

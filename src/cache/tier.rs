@@ -221,6 +221,22 @@ pub trait Tier: Send + Sync {
     fn purge(&self, message: Bytes) -> Told;
 }
 
+impl Config {
+    /// Whether there can be such a tier.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.addresses.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        if self.timeout.is_zero() {
+            return Err(Error::NoTimeout);
+        }
+        check_addresses(self)
+    }
+}
+
 /// Starts a tier. Its tasks run on `runtime`, and it connects there: there is a tier whether the server
 /// is there or not.
 ///
@@ -232,13 +248,18 @@ pub fn start(
     stats: Arc<TierStats>,
     on_event: OnEvent,
 ) -> Result<Arc<dyn Tier>, Error> {
-    if config.addresses.is_empty() {
-        return Err(Error::NoAddress);
-    }
-    if config.timeout.is_zero() {
-        return Err(Error::NoTimeout);
-    }
+    config.check()?;
     connect(config, runtime, stats, on_event)
+}
+
+#[cfg(feature = "redis")]
+fn check_addresses(config: &Config) -> Result<(), Error> {
+    redis::check(config)
+}
+
+#[cfg(not(feature = "redis"))]
+fn check_addresses(_: &Config) -> Result<(), Error> {
+    Err(Error::NotBuilt)
 }
 
 #[cfg(feature = "redis")]

@@ -14,6 +14,11 @@ impl Variant {
     /// What of `request` the response depends on.
     pub fn of(response: &HeaderMap, request: &HeaderMap) -> Self {
         let names = vary(response).filter_map(|name| HeaderName::from_bytes(name).ok());
+        Self::of_names(names, request)
+    }
+
+    /// What of `request` a response depends on that depends on these.
+    pub fn of_names(names: impl Iterator<Item = HeaderName>, request: &HeaderMap) -> Self {
         let mut all: Vec<_> = names.map(|name| (name.clone(), normal(request, &name))).collect();
         all.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         all.dedup();

@@ -23,6 +23,8 @@ use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use self::cache::SharedCache;
 use self::kept::Kept;
 use self::session::SessionTable;
@@ -48,6 +50,8 @@ pub struct WorkerContext {
     pub sessions: Kept<SessionTable>,
     /// Where responses are stored, shared by the workers.
     pub caches: Kept<SharedCache>,
+    /// Where work is done that no request waits for.
+    pub background: Handle,
     /// Where filters count.
     pub telemetry: Telemetry,
 }

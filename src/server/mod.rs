@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use crate::admin::{self, Admin, Running};
 use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
+use crate::filter::cache::SharedCache;
 use crate::filter::kept::Kept;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
@@ -143,8 +145,10 @@ impl Builder {
         stats.concurrency.set(i64::try_from(workers).unwrap_or(i64::MAX));
         let (phase, _) = watch::channel(Phase::Serving);
         let progress = Arc::new(Progress::new(control.snapshots(), workers));
+        let caches = Kept::default();
         let start = WorkerStart {
             telemetry: &telemetry,
+            caches: &caches,
             drain_time,
             control: &control,
             phase: &phase,
@@ -178,6 +182,7 @@ impl Builder {
 /// What every worker is started with.
 struct WorkerStart<'a> {
     telemetry: &'a Telemetry,
+    caches: &'a Kept<SharedCache>,
     drain_time: Duration,
     control: &'a Control,
     phase: &'a watch::Sender<Phase>,
@@ -188,13 +193,13 @@ impl WorkerStart<'_> {
     fn workers(&self, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
         let connection_ids = ConnectionIds::default();
         let sessions = Kept::default();
-        let caches = Kept::default();
         let start = |index| {
             worker::spawn(WorkerOptions {
                 index,
                 snapshots: self.control.snapshots(),
                 sessions: sessions.clone(),
-                caches: caches.clone(),
+                caches: self.caches.clone(),
+                background: Handle::current(),
                 telemetry: self.telemetry.clone(),
                 phase: self.phase.subscribe(),
                 drain_time: self.drain_time,

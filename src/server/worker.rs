@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -49,6 +50,8 @@ pub(super) struct WorkerOptions {
     pub(super) sessions: Kept<SessionTable>,
     /// Stored responses, shared by the workers.
     pub(super) caches: Kept<SharedCache>,
+    /// Where work is done that no request waits for.
+    pub(super) background: Handle,
     /// Where things are counted.
     pub(super) telemetry: Telemetry,
     /// The server's phase.
@@ -110,6 +113,7 @@ async fn run(options: WorkerOptions) {
         mut snapshots,
         sessions,
         caches,
+        background,
         telemetry,
         mut phase,
         drain_time,
@@ -119,13 +123,13 @@ async fn run(options: WorkerOptions) {
     let deadlines = Deadlines::default();
     let clusters = ClusterManager::new(Arc::default());
     tokio::spawn(deadlines.clone().run());
-    let clusters_too = clusters.clone();
     let cx = WorkerContext {
         worker: index,
-        clusters: clusters_too,
+        clusters: clusters.clone(),
         deadlines,
         sessions,
         caches,
+        background,
         telemetry,
     };
     let mut listeners = Listeners::new(index, cx, connection_ids, drain_time);

@@ -83,6 +83,11 @@ struct Link {
     lost: Notify,
 }
 
+/// Whether the addresses are some, and go together.
+pub(super) fn check(config: &Config) -> Result<(), Error> {
+    Servers::new(config).map(drop)
+}
+
 impl Redis {
     pub(super) fn start(
         config: Config,

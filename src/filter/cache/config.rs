@@ -7,8 +7,10 @@ use http::{HeaderName, Method};
 
 use super::encode::Encoding;
 use super::invalidate::Invalidation;
+use super::tier;
 use super::warm::Warming;
 use super::{Cache, SharedCache};
+use crate::cache::tier::Config as TierConfig;
 use crate::cache::{Bounds, Glob, KeyPolicy, MediaRange, Policy, StalePolicy};
 use crate::config::matcher::{StringMatcher, header_name};
 use crate::config::{Errors, Fault, OrFault, fields};
@@ -103,6 +105,7 @@ pub(super) struct Keeping {
     pub(super) bounds: Bounds,
     pub(super) cleanup: Duration,
     pub(super) warming: Option<Warming>,
+    pub(super) tier: Option<TierConfig>,
 }
 
 pub(super) struct Config {
@@ -138,13 +141,12 @@ fn keeping(message: &proto::Cache, errors: &mut Errors) -> Keeping {
     let cleanup = cleanup_interval.as_ref().map(at_least_a_second).transpose();
     let cleanup = errors.take(cleanup.at("cleanup_interval")).flatten();
     let warming = warming.as_ref().map(Warming::compile).transpose().at("warming");
-    if shared_tier.is_some() {
-        errors.push("shared_tier", Fault::unsupported("not in this build"));
-    }
+    let tier = shared_tier.as_ref().map(tier::compile).transpose().at("shared_tier");
     Keeping {
         bounds: Bounds { entries, bytes },
         cleanup: cleanup.unwrap_or(DEFAULT_CLEANUP),
         warming: errors.take(warming).flatten(),
+        tier: errors.take(tier).flatten(),
     }
 }
 
@@ -321,7 +323,7 @@ fn compile_ahead(message: &proto::cache::RefreshAhead) -> Result<RefreshAhead, E
 impl FilterFactory for Config {
     fn stage(&self, cx: &WorkerContext) -> Stage {
         let scope = Scope::http(&self.context.stat_prefix).part("cache");
-        let make = || SharedCache::new(self.keeping.bounds, cx.telemetry.group(scope));
+        let make = || SharedCache::new(self.keeping.bounds, scope, cx);
         let shared = cx.caches.get(&self.context, make);
         shared.keep(&self.keeping);
         Stage::layer(Cache {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Caching;
 use super::answer::Asked;
 use super::fill::Sent;
+use super::tier::SharedTier;
 use super::validate::{Arrived, ask_if_it_holds};
 use crate::cache::{Entry, Key, Lead, Leader};
 use crate::exchange::{
@@ -64,7 +65,8 @@ impl Caching {
         let (key, stored) = (key.clone(), Some(Arc::clone(entry)));
         tokio::spawn(async move {
             let at = Instant::now();
-            let sent = Sent { asked, key, at, leader, stored, status: "fwd=stale" };
+            let behind = caching.tier.as_ref().map(SharedTier::begin);
+            let sent = Sent { asked, key, at, leader, stored, status: "fwd=stale", behind };
             // What went wrong is counted where it did; what is stored stays.
             if let Ok(mut response) = caching.fetch(sent, request, &next).await {
                 while let Some(Ok(_)) = response.body.frame().await {}

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Caching;
 use super::answer::{Asked, CACHE_STATUS, followed, say};
 use super::encode::{Form, dress};
+use super::tier::Behind;
 use crate::cache::directives::ResponseDirectives;
 use crate::cache::{Entry, Freshness, Key, Leader, Outcome, Reservation, Uncacheable, Variant};
 use crate::exchange::headers::is_hop_by_hop;
@@ -34,6 +35,8 @@ pub(super) struct Sent {
     pub(super) stored: Option<Arc<Entry>>,
     /// Why it went there, for `Cache-Status`.
     pub(super) status: &'static str,
+    /// What comes of it is for the fleet as well.
+    pub(super) behind: Option<Behind>,
 }
 
 impl Caching {
@@ -58,7 +61,7 @@ impl Caching {
 
     /// A response for the client, and for those who follow; it is stored as it passes if it may be.
     pub(super) async fn keep(self, sent: Sent, mut response: Response) -> Response {
-        let Sent { asked, key, at, leader, status, stored } = sent;
+        let Sent { asked, key, at, leader, status, stored, behind } = sent;
         let head = &mut response.head;
         if let Some(stored) = stored
             && asked.method == Method::HEAD
@@ -97,7 +100,7 @@ impl Caching {
         let store = Arc::clone(&self.store);
         let storing = Some(Storing { entry, size: 0, room: store.reserve(), stated: length });
         let body = std::mem::take(&mut response.body);
-        let mut fill = Fill { caching: self, key, leader, body, storing };
+        let mut fill = Fill { caching: self, key, leader, body, storing, behind };
         // Most bodies are here already.
         let is_over = poll_fn(|cx| Poll::Ready(Pin::new(&mut fill).poll(cx).is_ready())).await;
         if !is_over {
@@ -116,6 +119,7 @@ struct Fill {
     body: Body,
     /// `None` when it is clear that it will not be stored.
     storing: Option<Storing>,
+    behind: Option<Behind>,
 }
 
 struct Storing {
@@ -141,6 +145,9 @@ impl Fill {
             entry.body = flight.body();
             let key = self.key.clone();
             if let Some(stored) = self.caching.store.fill(key, entry, &self.leader.ticket) {
+                if let Some(behind) = self.behind.take() {
+                    behind.keep(&self.key, &stored);
+                }
                 flight.stored(stored);
             }
         }

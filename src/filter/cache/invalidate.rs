@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode, Uri};
 use super::answer::say;
 use super::config::{each, path_pattern};
 use super::{Caching, host, scheme};
-use crate::cache::{Glob, Scope, UrlPattern};
+use crate::cache::{Glob, Key, Scope, UrlPattern};
 use crate::config::address_range::AddressRange;
 use crate::config::matcher::header_name;
 use crate::config::{Errors, Fault};
@@ -84,7 +84,7 @@ impl Invalidation {
                     let status = StatusCode::BAD_REQUEST;
                     return Some(LocalReply::new(status, "cache_invalidation_malformed", text));
                 };
-                caching.store.purge(self.all_or(&scope), false);
+                caching.purge(self.all_or(&scope));
             }
         }
         None
@@ -96,7 +96,7 @@ impl Invalidation {
             return LocalReply::new(StatusCode::FORBIDDEN, "cache_purge_forbidden", text);
         }
         let scope = caching.scope_of_target(request);
-        let hit = caching.store.purge(self.all_or(&scope), false);
+        let hit = caching.purge(self.all_or(&scope));
         LocalReply::new(StatusCode::OK, "cache_purged", format!("{{\"purged\": {hit}}}\n"))
     }
 
@@ -110,11 +110,11 @@ impl Invalidation {
             return;
         }
         if self.all && self.patterns.is_empty() {
-            caching.store.purge(&Scope::Everything, false);
+            caching.purge(&Scope::Everything);
         }
         for pattern in self.patterns.iter().filter(|pattern| pattern.matches(path)) {
             let scope = Scope::Pattern(UrlPattern { host: None, path: pattern.clone() });
-            caching.store.purge(self.all_or(&scope), false);
+            caching.purge(self.all_or(&scope));
         }
     }
 }
@@ -154,11 +154,11 @@ impl Caching {
         let status = response.head.status;
         if status.is_success() || status.is_redirection() {
             let path = target.path_and_query().map_or("/", |path| path.as_str());
-            self.forget(scheme, &host, path);
+            self.forget_url(scheme, &host, path);
             for name in [LOCATION, CONTENT_LOCATION] {
                 let named = response.head.headers.get(&name).and_then(|value| value.to_str().ok());
                 if let Some(path) = named.and_then(|named| on_same_host(named, &host, &target)) {
-                    self.forget(scheme, &host, &path);
+                    self.forget_url(scheme, &host, &path);
                 }
             }
             if let Some(invalidation) = &self.rules.invalidation {
@@ -169,16 +169,33 @@ impl Caching {
         Ok(response)
     }
 
-    fn forget(&self, scheme: &str, host: &str, path: &str) {
+    fn forget_url(&self, scheme: &str, host: &str, path: &str) {
         let nothing = http::HeaderMap::new();
         let key = self.rules.key.key(&Method::GET, (scheme, host), path, &nothing);
         if self.rules.key.is_of_url() {
-            self.store.remove(&key);
+            self.forget(&key);
             return;
         }
         // There may be many keys of this URL.
         let (host, path) = key.place();
-        self.store.purge(&Scope::Url(Some(host.into()), path.into()), false);
+        self.purge(&Scope::Url(Some(host.into()), path.into()));
+    }
+
+    /// Forgets a key, here and in the fleet.
+    pub(super) fn forget(&self, key: &Key) {
+        self.store.remove(key);
+        if let Some(tier) = &self.tier {
+            tier.forget(key);
+        }
+    }
+
+    /// Forgets what is of a scope, here and in the fleet; how many responses that were here.
+    fn purge(&self, scope: &Scope) -> u64 {
+        let hit = self.store.purge(scope, false);
+        if let Some(tier) = &self.tier {
+            tier.purge_behind(scope, false);
+        }
+        hit
     }
 
     fn scope_of_target(&self, request: &Request) -> Scope {

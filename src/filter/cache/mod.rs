@@ -6,7 +6,7 @@
 //!             found and not fresh  asked of the origin with its validators         validate.rs
 //!             not found            one asks, and stores what comes; others follow  lead.rs, fetch.rs, fill.rs
 //! other       passed on; unsafe ones that succeed make what is stored forgotten    invalidate.rs
-//! beside it   sweeps, warming                                                      shared.rs, warm.rs
+//! beside it   sweeps, warming, what a fleet shares                       shared.rs, warm.rs, tier.rs
 //! ```
 //!
 //! Requests with a body or with a precondition that is meant for the origin (`If-Match`,
@@ -21,6 +21,7 @@ mod fill;
 mod invalidate;
 mod lead;
 mod shared;
+mod tier;
 mod validate;
 mod warm;
 
@@ -39,8 +40,9 @@ pub(super) use self::envoy::{CACHE as ENVOYS, CACHE_V2 as ENVOYS_V2};
 use self::fill::Sent;
 use self::lead::Turn;
 pub use self::shared::SharedCache;
+use self::tier::SharedTier;
 use super::{Filter, route_config};
-use crate::cache::{Entry, Key, Lookup, Store, Use};
+use crate::cache::{Entry, Key, Lookup, Outcome, Store, Use};
 use crate::exchange::headers::X_FORWARDED_PROTO;
 use crate::exchange::{HttpService, LocalReply, Request, RequestHead, Response, StreamReset};
 
@@ -62,6 +64,7 @@ struct Cache {
 struct Caching {
     rules: Arc<Rules>,
     store: Arc<Store>,
+    tier: Option<Arc<SharedTier>>,
 }
 
 impl Filter for Cache {
@@ -74,7 +77,8 @@ impl Filter for Cache {
             Some(rules) => rules,
             None => Arc::clone(&self.rules),
         };
-        let caching = Caching { rules, store: Arc::clone(&self.shared.store) };
+        let store = Arc::clone(&self.shared.store);
+        let caching = Caching { rules, store, tier: self.shared.tier() };
         if let Some(invalidation) = &caching.rules.invalidation
             && let Some(reply) = invalidation.heed(&caching, &mut request)
         {
@@ -152,10 +156,40 @@ impl Caching {
         match self.turn(&key, &asked, request, status).await {
             Turn::Answered(response) => Ok(response),
             Turn::Fetch(leader, request) => {
-                let sent = Sent { asked, key, at: Instant::now(), leader, stored: found, status };
-                self.fetch(sent, request, next).await
+                let at = Instant::now();
+                let sent = Sent { asked, key, at, leader, stored: found, status, behind: None };
+                self.ask_fleet(sent, request, next).await
             }
         }
+    }
+
+    /// Looks what the fleet has before the origin is asked.
+    async fn ask_fleet(
+        self,
+        mut sent: Sent,
+        request: Request,
+        next: &HttpService,
+    ) -> Result<Response, StreamReset> {
+        let Some(tier) = self.tier.clone() else { return self.fetch(sent, request, next).await };
+        if sent.stored.is_some() || sent.asked.method == Method::HEAD {
+            sent.behind = Some(tier.begin());
+            return self.fetch(sent, request, next).await;
+        }
+        let (found, behind) = tier.look_up(&sent.key, &sent.asked.headers).await;
+        sent.behind = Some(behind);
+        sent.at = Instant::now();
+        let Some(entry) = found else { return self.fetch(sent, request, next).await };
+        let usable = self.use_of(&entry, &sent.asked.headers) == Use::Fresh;
+        let Some(entry) = self.store.fill(sent.key.clone(), entry, &sent.leader.ticket) else {
+            return self.fetch(sent, request, next).await;
+        };
+        if !usable {
+            sent.stored = Some(entry);
+            return self.fetch(sent, request, next).await;
+        }
+        self.store.stats.shared_hit.inc();
+        sent.leader.flight.say(Outcome::Here(Arc::clone(&entry)));
+        Ok(self.hit(&sent.key, entry, (request, "; detail=shared"), next).await)
     }
 
     /// What may be done with a stored response for a request.

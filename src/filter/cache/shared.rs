@@ -4,31 +4,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::config::Keeping;
+use super::tier::SharedTier;
 use super::warm::{Warmer, Warming};
-use crate::cache::{Bounds, CacheStats, Store};
+use crate::cache::tier::{Config as TierConfig, TierStats};
+use crate::cache::{Bounds, Scope as PurgeScope, Store};
 use crate::exchange::HttpService;
+use crate::filter::WorkerContext;
+use crate::telemetry::Scope;
 
 /// A cache that filters of the same name and stat prefix share.
 pub struct SharedCache {
     /// What is stored.
     pub store: Arc<Store>,
+    tier: ArcSwapOption<SharedTier>,
+    tier_stats: Arc<TierStats>,
+    background: Handle,
     cleanup: watch::Sender<Duration>,
-    sweeper: Mutex<Option<AbortHandle>>,
+    sweeper: AbortHandle,
     warmer: Mutex<Option<Warmer>>,
 }
 
 impl SharedCache {
-    pub(super) fn new(bounds: Bounds, stats: Arc<CacheStats>) -> Self {
+    pub(super) fn new(bounds: Bounds, scope: Scope, cx: &WorkerContext) -> Self {
+        let store = Arc::new(Store::new(bounds, cx.telemetry.group(scope.clone())));
+        let cleanup = watch::Sender::new(Duration::MAX);
+        let sweep = sweep(Arc::clone(&store), cleanup.subscribe());
+        let sweeper = cx.background.spawn(sweep).abort_handle();
         Self {
-            store: Arc::new(Store::new(bounds, stats)),
-            cleanup: watch::Sender::new(Duration::MAX),
-            sweeper: Mutex::default(),
+            store,
+            tier: ArcSwapOption::empty(),
+            tier_stats: cx.telemetry.group(scope.part("cache.tier")),
+            background: cx.background.clone(),
+            cleanup,
+            sweeper,
             warmer: Mutex::default(),
         }
     }
@@ -39,13 +54,34 @@ impl SharedCache {
         self.cleanup.send_if_modified(|cleanup| {
             std::mem::replace(cleanup, keeping.cleanup) != keeping.cleanup
         });
-        let mut sweeper = self.sweeper.lock();
-        // Where there is no runtime there is no traffic either.
-        if sweeper.is_none()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let sweep = sweep(Arc::clone(&self.store), self.cleanup.subscribe());
-            *sweeper = Some(runtime.spawn(sweep).abort_handle());
+        self.share(keeping.tier.as_ref());
+    }
+
+    /// Each worker comes by; the first makes the change.
+    fn share(&self, config: Option<&TierConfig>) {
+        let _one_at_a_time = self.warmer.lock();
+        let now = self.tier.load_full();
+        if now.as_ref().map(|tier| &tier.config) == config {
+            return;
+        }
+        let start = |config| {
+            SharedTier::start(config, &self.background, Arc::clone(&self.tier_stats), &self.store)
+        };
+        self.tier.store(config.and_then(start));
+    }
+
+    /// What the fleet shares, if it does.
+    pub(super) fn tier(&self) -> Option<Arc<SharedTier>> {
+        self.tier.load_full()
+    }
+
+    /// Forgets what is of a scope, or marks it stale, here and in the fleet. How many responses that were
+    /// here, and whether the fleet has been told: it will be as soon as it can.
+    pub async fn purge(&self, scope: &PurgeScope, soft: bool) -> (u64, bool) {
+        let hit = self.store.purge(scope, soft);
+        match self.tier() {
+            Some(tier) => (hit, tier.purge(scope, soft).await),
+            None => (hit, true),
         }
     }
 
@@ -65,9 +101,7 @@ impl SharedCache {
 
 impl Drop for SharedCache {
     fn drop(&mut self) {
-        if let Some(sweeper) = &*self.sweeper.lock() {
-            sweeper.abort();
-        }
+        self.sweeper.abort();
     }
 }
 

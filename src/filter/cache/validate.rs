@@ -67,7 +67,7 @@ impl Caching {
             return Arrived::Response(self.keep(sent, response).await);
         }
         if !is_of(&response.head.headers, &entry) {
-            self.store.remove(&sent.key);
+            self.forget(&sent.key);
             return Arrived::Again(Box::new((self, sent, response)));
         }
         Arrived::Response(self.renew(sent, &entry, response).await)
@@ -81,7 +81,7 @@ impl Caching {
 
     /// Answers with what is stored, which still holds.
     async fn renew(self, sent: Sent, entry: &Arc<Entry>, mut response: Response) -> Response {
-        let Sent { asked, key, at, leader, status, .. } = sent;
+        let Sent { asked, key, at, leader, status, behind, .. } = sent;
         self.store.stats.revalidated.inc();
         let merged = merge(&entry.headers, &response.head.headers);
         let now = (SystemTime::now(), at.elapsed());
@@ -94,10 +94,16 @@ impl Caching {
             Ok(freshness) => {
                 fresh.freshness = freshness;
                 let renewed = Arc::new(fresh.like());
-                self.store.fill(key.clone(), fresh, &leader.ticket).unwrap_or(renewed)
+                match (self.store.fill(key.clone(), fresh, &leader.ticket), behind) {
+                    (Some(fresh), Some(behind)) => {
+                        behind.keep(&key, &fresh);
+                        fresh
+                    }
+                    (fresh, _) => fresh.unwrap_or(renewed),
+                }
             }
             Err(_) => {
-                self.store.remove(&key);
+                self.forget(&key);
                 Arc::new(fresh)
             }
         };
