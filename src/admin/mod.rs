@@ -1,9 +1,11 @@
-//! The admin endpoint: what an operator asks a running process, over HTTP/1.1, in Envoy's paths.
+//! The admin endpoint: what an operator asks a running process, in Envoy's paths and some of our own, over
+//! HTTP/1.1 or HTTP/2. What concerns the caches can be asked by gRPC as well.
 //!
 //! It runs on the control runtime and only reads, but for the paths that change something, which
 //! want POST and go through [`Hooks`]. Long answers are written on a blocking thread, so that a
 //! dump of ten thousand clusters holds up no configuration.
 
+mod cache;
 mod clusters;
 mod config_dump;
 mod info;
@@ -23,18 +25,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use crate::control::Control;
+use crate::filter::cache::SharedCache;
+use crate::filter::kept::Kept;
 use crate::proto::envoy::config::core::v3::Node;
+use crate::proto::nuncio::service::cache::v1::cache_service_server::CacheServiceServer;
 use crate::telemetry::Telemetry;
 use crate::telemetry::otel::Otel;
 use query::Query;
@@ -43,6 +50,8 @@ use query::Query;
 const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What the paths of gRPC methods begin with.
+const GRPC_PATHS: &str = "/nuncio.service.cache.v1.CacheService/";
 
 /// What the admin endpoint can make the server do.
 pub trait Hooks: Send + Sync + 'static {
@@ -69,6 +78,8 @@ pub struct Admin {
     pub control: Control,
     /// Where counts are.
     pub telemetry: Telemetry,
+    /// The response caches.
+    pub caches: Kept<SharedCache>,
     /// The metrics of `/metrics`.
     pub otel: Otel,
     /// What it can make the server do.
@@ -155,15 +166,19 @@ async fn accept(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 async fn serve(stream: TcpStream, admin: Arc<Admin>) {
+    let by_grpc = CacheServiceServer::new(cache::Service(admin.clone()));
     let service = service_fn(|request: Request<Incoming>| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(answer(&admin, &request).await) }
+        let (admin, mut by_grpc) = (admin.clone(), by_grpc.clone());
+        async move {
+            if request.uri().path().starts_with(GRPC_PATHS) {
+                return by_grpc.call(request).await.map(|response| response.map(Either::Right));
+            }
+            Ok::<_, Infallible>(answer(&admin, &request).await.map(Either::Left))
+        }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
         debug!(%error, "admin connection ended");
     }
 }
@@ -198,8 +213,14 @@ impl Reply {
 }
 
 /// Every path: whether it changes something, and what it is for.
-const PATHS: [(&str, bool, &str); 12] = [
+const PATHS: [(&str, bool, &str); 14] = [
     ("/", false, "this page"),
+    ("/cache", false, "what is in the response caches"),
+    (
+        "/cache/purge",
+        true,
+        "forget stored responses (?url= | ?prefix= | ?pattern= | ?tag= | ?everything; &soft, &stat_prefix=)",
+    ),
     ("/clusters", false, "upstream clusters and their hosts (?format=json)"),
     ("/config_dump", false, "configuration (?include_eds, ?resource=, ?name_regex=)"),
     ("/drain_listeners", true, "close the listeners and drain their connections"),
@@ -231,6 +252,8 @@ async fn reply(admin: &Arc<Admin>, path: &str, query: Query) -> Reply {
     match path {
         "/ready" => info::ready(admin),
         "/server_info" => info::server_info(admin),
+        "/cache" => cache::show(&admin.caches),
+        "/cache/purge" => cache::purge_by_query(&admin.caches, &query).await,
         "/listeners" => listeners::listeners(&admin.control.snapshots().borrow(), &query),
         "/drain_listeners" => {
             admin.hooks.drain_listeners();

@@ -75,6 +75,7 @@ async fn running(waiting: bool) -> (Running, Arc<Calls>) {
         control,
         otel: Otel::new(&telemetry),
         telemetry,
+        caches: Default::default(),
         hooks: calls.clone(),
         bootstrap: Vec::new(),
         node: Node { id: "n".into(), ..Node::default() },

@@ -163,6 +163,7 @@ impl Builder {
                 let admin = Admin {
                     control: control.clone(),
                     telemetry,
+                    caches,
                     otel,
                     hooks: Arc::new(hooks),
                     bootstrap: bootstrap.raw,

@@ -12,10 +12,22 @@
 //! | `gateway_active_connections` | `stat_prefix` | client connections open |
 //! | `gateway_upstream_requests_total` | `cluster` | requests sent; clusters that had any |
 //! | `gateway_upstream_active_requests` | `cluster` | requests in flight; the same clusters |
+//! | `gateway_cache_hits_total` | `stat_prefix` | requests answered with what was stored |
+//! | `gateway_cache_misses_total` | `stat_prefix` | requests for what was not stored |
+//! | `gateway_cache_size` | `stat_prefix` | bytes of memory that the cache takes |
+//! | `gateway_cache_evictions_total` | `stat_prefix`, `reason` | responses forgotten for want of room or use |
+//! | `gateway_cache_invalidations_total` | `stat_prefix`, `kind` | requests and purges that made responses forgotten |
+//! | `gateway_cache_requests_total` | `stat_prefix`, `verdict` | requests by what the cache did |
+//! | `gateway_cache_uncacheable_total` | `stat_prefix`, `reason` | responses that were not stored |
+//! | `gateway_cache_entries` | `stat_prefix` | URLs stored |
+//! | `gateway_cache_form_size` | `stat_prefix`, `form` | bytes by form: identity, gzip, on their way |
+//! | `gateway_cache_warmings_total` | `stat_prefix`, `result` | attempts to fetch before anybody asks |
 //! | `gateway_config_version` | | number of the configuration served |
 //! | `gateway_config_age_seconds` | | how long ago it was published |
 //!
 //! Nothing is global: an [`Otel`] has a meter provider and a registry of its own.
+
+mod cache;
 
 use std::time::SystemTime;
 
@@ -114,6 +126,7 @@ impl Pipeline {
         let meter = provider.meter("nuncio");
         downstream_instruments(&meter, telemetry);
         upstream_instruments(&meter, telemetry);
+        cache::instruments(&meter, telemetry);
         config_instruments(&meter, telemetry);
         Ok(Self { registry, _provider: provider })
     }
@@ -131,7 +144,7 @@ fn downstream_instruments(meter: &Meter, telemetry: &Telemetry) {
         .u64_observable_counter("gateway.requests")
         .with_description("Requests answered, by the class of the response's code")
         .with_callback(move |observer| {
-            each_cell(&cells, "http", |prefix, cell, value| {
+            each_cell(&cells, ("http", ""), |prefix, cell, value| {
                 let class = match cell {
                     "downstream_rq_1xx" => "1xx",
                     "downstream_rq_2xx" => "2xx",
@@ -156,7 +169,7 @@ fn downstream_instruments(meter: &Meter, telemetry: &Telemetry) {
         .u64_observable_counter("gateway.connections")
         .with_description("Client connections accepted")
         .with_callback(move |observer| {
-            each_cell(&cells, "http", |prefix, cell, value| {
+            each_cell(&cells, ("http", ""), |prefix, cell, value| {
                 if cell == "downstream_cx_total" {
                     observer.observe(count(value), &[stat_prefix(prefix)]);
                 }
@@ -230,21 +243,21 @@ pub fn unix_now() -> i64 {
 }
 
 fn observe_level(telemetry: &Telemetry, wanted: &str, observer: &dyn AsyncInstrument<i64>) {
-    each_cell(telemetry, "http", |prefix, cell, value| {
+    each_cell(telemetry, ("http", ""), |prefix, cell, value| {
         if cell == wanted {
             observer.observe(level(value), &[stat_prefix(prefix)]);
         }
     });
 }
 
-/// Calls `each` with every cell of the owners of a kind.
+/// Calls `each` with every cell of a part of the owners of a kind.
 fn each_cell(
     telemetry: &Telemetry,
-    kind: &str,
+    (kind, part): (&str, &str),
     mut each: impl FnMut(&str, &'static str, Cell<'_>),
 ) {
     for (scope, group) in telemetry.groups() {
-        if scope.kind == kind && scope.part.is_empty() {
+        if scope.kind == kind && scope.part == part {
             let instance = scope.instance.as_deref().unwrap_or_default();
             group.visit(&mut |cell, value| each(instance, cell, value));
         }

@@ -325,7 +325,7 @@ impl FilterFactory for Config {
         let scope = Scope::http(&self.context.stat_prefix).part("cache");
         let make = || SharedCache::new(self.keeping.bounds, scope, cx);
         let shared = cx.caches.get(&self.context, make);
-        shared.keep(&self.keeping);
+        shared.keep(&self.keeping, &self.rules.key);
         Stage::layer(Cache {
             name: Arc::clone(&self.context.name),
             rules: Arc::new(self.rules.clone()),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use super::config::Keeping;
 use super::tier::SharedTier;
 use super::warm::{Warmer, Warming};
 use crate::cache::tier::{Config as TierConfig, TierStats};
-use crate::cache::{Bounds, Scope as PurgeScope, Store};
+use crate::cache::{Bounds, KeyPolicy, Scope as PurgeScope, Store};
 use crate::exchange::HttpService;
 use crate::filter::WorkerContext;
 use crate::telemetry::Scope;
@@ -23,6 +23,8 @@ use crate::telemetry::Scope;
 pub struct SharedCache {
     /// What is stored.
     pub store: Arc<Store>,
+    /// By what responses are found now.
+    key: ArcSwap<KeyPolicy>,
     tier: ArcSwapOption<SharedTier>,
     tier_stats: Arc<TierStats>,
     background: Handle,
@@ -39,6 +41,7 @@ impl SharedCache {
         let sweeper = cx.background.spawn(sweep).abort_handle();
         Self {
             store,
+            key: ArcSwap::default(),
             tier: ArcSwapOption::empty(),
             tier_stats: cx.telemetry.group(scope.part("cache.tier")),
             background: cx.background.clone(),
@@ -49,8 +52,9 @@ impl SharedCache {
     }
 
     /// Takes up a configuration. What is stored stays, as far as there is room for it.
-    pub(super) fn keep(&self, keeping: &Keeping) {
+    pub(super) fn keep(&self, keeping: &Keeping, key: &KeyPolicy) {
         self.store.bound(keeping.bounds);
+        self.key.store(Arc::new(key.clone()));
         self.cleanup.send_if_modified(|cleanup| {
             std::mem::replace(cleanup, keeping.cleanup) != keeping.cleanup
         });
@@ -68,6 +72,16 @@ impl SharedCache {
             SharedTier::start(config, &self.background, Arc::clone(&self.tier_stats), &self.store)
         };
         self.tier.store(config.and_then(start));
+    }
+
+    /// By what responses are found; a route may have its own.
+    pub(super) fn key_policy(&self) -> Arc<KeyPolicy> {
+        self.key.load_full()
+    }
+
+    /// Whether the server of the shared tier is there; `None` if there is no tier.
+    pub fn tier_is_connected(&self) -> Option<bool> {
+        self.tier.load().as_ref().map(|_| self.tier_stats.connected.value() == 1)
     }
 
     /// What the fleet shares, if it does.

@@ -1,0 +1,197 @@
+//! The metrics of response caches.
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+use super::{count, each_cell, level, stat_prefix};
+use crate::telemetry::Telemetry;
+
+/// Cells that are shown under one name, told apart by an attribute.
+struct Family {
+    name: &'static str,
+    description: &'static str,
+    attribute: &'static str,
+    /// Cells, and the attribute's values.
+    cells: &'static [(&'static str, &'static str)],
+}
+
+const COUNTERS: [Family; 7] = [
+    Family {
+        name: "gateway.cache.hits",
+        description: "Requests answered with what was stored",
+        attribute: "",
+        cells: &[("hit", "")],
+    },
+    Family {
+        name: "gateway.cache.misses",
+        description: "Requests for what was not stored",
+        attribute: "",
+        cells: &[("miss", "")],
+    },
+    Family {
+        name: "gateway.cache.evictions",
+        description: "Responses forgotten for want of room, or since they were of no use any more",
+        attribute: "reason",
+        cells: &[
+            ("evicted_memory", "memory"),
+            ("evicted_entries", "entries"),
+            ("evicted_variants", "variants"),
+            ("expired", "expired"),
+        ],
+    },
+    Family {
+        name: "gateway.cache.invalidations",
+        description: "Requests and purges that made responses forgotten",
+        attribute: "kind",
+        cells: &[
+            ("invalidated", "request"),
+            ("purge_url", "url"),
+            ("purge_pattern", "pattern"),
+            ("purge_tag", "tag"),
+            ("purge_everything", "everything"),
+        ],
+    },
+    Family {
+        name: "gateway.cache.requests",
+        description: "Requests by what the cache did",
+        attribute: "verdict",
+        cells: &[
+            ("hit", "hit"),
+            ("miss", "miss"),
+            ("stale", "stale"),
+            ("revalidated", "revalidated"),
+            ("stale_while_revalidate", "stale_while_revalidate"),
+            ("stale_if_error", "stale_if_error"),
+            ("coalesced", "coalesced"),
+            ("shared_hit", "shared_hit"),
+            ("bypass", "bypass"),
+        ],
+    },
+    Family {
+        name: "gateway.cache.uncacheable",
+        description: "Responses that were not stored",
+        attribute: "reason",
+        cells: &[
+            ("uncacheable_status", "status"),
+            ("uncacheable_no_store", "no-store"),
+            ("uncacheable_private", "private"),
+            ("uncacheable_authorization", "authorization"),
+            ("uncacheable_vary", "vary"),
+            ("uncacheable_set_cookie", "set-cookie"),
+            ("uncacheable_no_lifetime", "no-lifetime"),
+            ("uncacheable_too_large", "too-large"),
+            ("uncacheable_content_type", "content-type"),
+            ("uncacheable_method", "method"),
+        ],
+    },
+    Family {
+        name: "gateway.cache.warmings",
+        description: "Attempts to fetch a response before anybody asks",
+        attribute: "result",
+        cells: &[("warmed", "good"), ("warm_failed", "failed")],
+    },
+];
+
+const LEVELS: [Family; 3] = [
+    Family {
+        // Bytes; with a unit its name in Prometheus would end in it.
+        name: "gateway.cache.size",
+        description: "Bytes of memory that the cache takes",
+        attribute: "",
+        cells: &[("bytes", "")],
+    },
+    Family {
+        name: "gateway.cache.entries",
+        description: "URLs stored",
+        attribute: "",
+        cells: &[("entries", "")],
+    },
+    Family {
+        name: "gateway.cache.form.size",
+        description: "Bytes by form: as they came, in gzip, or on their way",
+        attribute: "form",
+        cells: &[
+            ("bytes_identity", "identity"),
+            ("bytes_gzip", "gzip"),
+            ("bytes_filling", "filling"),
+        ],
+    },
+];
+
+impl Family {
+    fn attributes(&self, prefix: &str, value: &'static str) -> Vec<KeyValue> {
+        let mut attributes = vec![stat_prefix(prefix)];
+        if !self.attribute.is_empty() {
+            attributes.push(KeyValue::new(self.attribute, value));
+        }
+        attributes
+    }
+
+    fn value_of(&self, cell: &str) -> Option<&'static str> {
+        self.cells.iter().find(|(name, _)| *name == cell).map(|(_, value)| *value)
+    }
+}
+
+pub(super) fn instruments(meter: &Meter, telemetry: &Telemetry) {
+    for family in &COUNTERS {
+        let cells = telemetry.clone();
+        meter
+            .u64_observable_counter(family.name)
+            .with_description(family.description)
+            .with_callback(move |observer| {
+                each_cell(&cells, ("http", "cache"), |prefix, cell, value| {
+                    if let Some(attribute) = family.value_of(cell) {
+                        observer.observe(count(value), &family.attributes(prefix, attribute));
+                    }
+                });
+            })
+            .build();
+    }
+    for family in &LEVELS {
+        let cells = telemetry.clone();
+        meter
+            .i64_observable_gauge(family.name)
+            .with_description(family.description)
+            .with_callback(move |observer| {
+                each_cell(&cells, ("http", "cache"), |prefix, cell, value| {
+                    if let Some(attribute) = family.value_of(cell) {
+                        observer.observe(level(value), &family.attributes(prefix, attribute));
+                    }
+                });
+            })
+            .build();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CacheStats;
+    use crate::telemetry::Scope;
+    use crate::telemetry::otel::Otel;
+
+    #[test]
+    fn every_cell_that_is_named_is_one_and_is_shown() {
+        let telemetry = Telemetry::default();
+        let stats = telemetry.group::<CacheStats>(Scope::http("in").part("cache"));
+        stats.hit.add(3);
+        stats.evicted_entries.inc();
+        stats.bytes.set(77);
+        let mut known = Vec::new();
+        each_cell(&telemetry, ("http", "cache"), |_, cell, _| known.push(cell));
+        for (cell, _) in COUNTERS.iter().chain(&LEVELS).flat_map(|family| family.cells) {
+            assert!(known.contains(cell), "{cell}");
+        }
+        let text = Otel::new(&telemetry).render().unwrap();
+        for line in [
+            r#"gateway_cache_hits_total{stat_prefix="in"} 3"#,
+            r#"gateway_cache_misses_total{stat_prefix="in"} 0"#,
+            r#"gateway_cache_size{stat_prefix="in"} 77"#,
+            r#"gateway_cache_evictions_total{reason="entries",stat_prefix="in"} 1"#,
+            r#"gateway_cache_invalidations_total{kind="tag",stat_prefix="in"} 0"#,
+            r#"gateway_cache_requests_total{stat_prefix="in",verdict="hit"} 3"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}
