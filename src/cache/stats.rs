@@ -125,3 +125,33 @@ impl CacheStats {
         self.purged.add(hit);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::otel::Otel;
+    use crate::telemetry::{Scope as StatScope, Telemetry};
+
+    #[test]
+    fn the_documented_metrics_are_these_cells() {
+        let telemetry = Telemetry::default();
+        let stats = telemetry.group::<CacheStats>(StatScope::http("in").part("cache"));
+        stats.hit.add(3);
+        stats.evicted_entries.inc();
+        stats.bytes.set(77);
+        let text = Otel::new(&telemetry).render().unwrap();
+        for line in [
+            r#"gateway_cache_hits_total{stat_prefix="in"} 3"#,
+            r#"gateway_cache_misses_total{stat_prefix="in"} 0"#,
+            r#"gateway_cache_size{stat_prefix="in"} 77"#,
+            r#"gateway_cache_evictions_total{reason="entries",stat_prefix="in"} 1"#,
+            r#"gateway_cache_invalidations_total{kind="tag",stat_prefix="in"} 0"#,
+            r#"gateway_cache_requests_total{stat_prefix="in",verdict="hit"} 3"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        // A cell that is named there and not here would be missing.
+        let shown = text.lines().filter(|line| line.starts_with("gateway_cache_"));
+        assert_eq!(shown.count(), 37, "{text}");
+    }
+}

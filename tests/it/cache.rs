@@ -2,8 +2,12 @@
 
 #[cfg(test)]
 mod cases;
+#[cfg(all(test, feature = "redis"))]
+mod fleet;
 #[cfg(test)]
 mod poisoning;
+#[cfg(test)]
+mod purge;
 
 use std::net::SocketAddr;
 

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod outages;
+mod redis_server;
 mod server;
 #[path = "../it/harness/wait.rs"]
 #[expect(dead_code, reason = "the stories of the binary use the rest")]

@@ -162,36 +162,3 @@ pub(super) fn instruments(meter: &Meter, telemetry: &Telemetry) {
             .build();
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::CacheStats;
-    use crate::telemetry::Scope;
-    use crate::telemetry::otel::Otel;
-
-    #[test]
-    fn every_cell_that_is_named_is_one_and_is_shown() {
-        let telemetry = Telemetry::default();
-        let stats = telemetry.group::<CacheStats>(Scope::http("in").part("cache"));
-        stats.hit.add(3);
-        stats.evicted_entries.inc();
-        stats.bytes.set(77);
-        let mut known = Vec::new();
-        each_cell(&telemetry, ("http", "cache"), |_, cell, _| known.push(cell));
-        for (cell, _) in COUNTERS.iter().chain(&LEVELS).flat_map(|family| family.cells) {
-            assert!(known.contains(cell), "{cell}");
-        }
-        let text = Otel::new(&telemetry).render().unwrap();
-        for line in [
-            r#"gateway_cache_hits_total{stat_prefix="in"} 3"#,
-            r#"gateway_cache_misses_total{stat_prefix="in"} 0"#,
-            r#"gateway_cache_size{stat_prefix="in"} 77"#,
-            r#"gateway_cache_evictions_total{reason="entries",stat_prefix="in"} 1"#,
-            r#"gateway_cache_invalidations_total{kind="tag",stat_prefix="in"} 0"#,
-            r#"gateway_cache_requests_total{stat_prefix="in",verdict="hit"} 3"#,
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-        }
-    }
-}
