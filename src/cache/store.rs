@@ -176,12 +176,16 @@ impl Store {
     }
 
     /// Whether a purge hit a stored response. It is marked here if one did so softly.
-    fn is_dead(&self, key: &Key, entry: &Entry) -> bool {
+    fn is_dead(&self, key: &Key, entry: &Arc<Entry>) -> bool {
         // Most of the time there was no purge since somebody looked last.
         if entry.outlived.load(Ordering::Acquire) == self.last_purge.load(Ordering::Acquire) {
             return false;
         }
-        self.is_dead_by(&self.index.lock(), key, entry)
+        let index = self.index.lock();
+        // A sweep may have taken it away since it was found, and with it forgotten the purge.
+        let known = self.table.peek(key);
+        let is_there = known.is_some_and(|known| known.iter().any(|e| Arc::ptr_eq(e, entry)));
+        !is_there || self.is_dead_by(&index, key, entry)
     }
 
     fn is_dead_by(&self, index: &Index, key: &Key, entry: &Entry) -> bool {

@@ -207,6 +207,22 @@ async fn a_route_may_do_without() {
 }
 
 #[tokio::test]
+async fn a_policy_may_come_as_a_struct() {
+    let origin = Origin::http1("one").await;
+    let policy = json!({ "type_url": format!("type.googleapis.com/{CACHE}"),
+        "value": { "default_ttl": "60s", "key": { "query_parameters_excluded": ["utm_*"] } } });
+    let kind = "xds.type.v3.TypedStruct";
+    let filters = json!({ "http_filters": [filter("cache", kind, policy), router()] });
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let listener = listener_of("in", hcm(routes, filters));
+    let cluster = static_cluster("one", &[origin.address]);
+    let proxy = Proxy::with(bootstrap(&[listener], &[cluster])).await;
+    let address = proxy.listener("in").await;
+    assert!(verdict(&get(address, "/a?utm_x=1").await).ends_with("stored"));
+    assert!(verdict(&get(address, "/a?utm_y=2").await).starts_with("hit"));
+}
+
+#[tokio::test]
 async fn envoys_own_form_is_the_same_cache() {
     let origin = Origin::http1("one").await;
     let store = "envoy.extensions.http.cache.simple_http_cache.v3.SimpleHttpCacheConfig";
@@ -218,9 +234,17 @@ async fn envoys_own_form_is_the_same_cache() {
     let routes = json!({ "route_config": table("local", &[to("one")]) });
     let vary = json!({ "allowed_vary_headers": [{ "exact": "accept-language" }],
         "max_body_bytes": 5_000, "ignore_request_cache_control_header": true });
+    let second = filter(
+        "cache",
+        "envoy.extensions.filters.http.cache_v2.v3.CacheV2Config",
+        json!({ "typed_config": typed(
+            "envoy.extensions.http.cache_v2.simple_http_cache.v3.SimpleHttpCacheV2Config", json!({})) }),
+    );
+    let second = json!({ "http_filters": [second, router()], "stat_prefix": "second" });
     let listeners = [
         listener_of("in", hcm(routes.clone(), config(vary))),
-        listener_of("off", hcm(routes, config(json!({ "disabled": true })))),
+        listener_of("off", hcm(routes.clone(), config(json!({ "disabled": true })))),
+        listener_of("second", hcm(routes, second)),
     ];
     let cluster = static_cluster("one", &[origin.address]);
     let proxy = Proxy::with(bootstrap(&listeners, &[cluster])).await;
@@ -237,6 +261,9 @@ async fn envoys_own_form_is_the_same_cache() {
     assert!(!hit("/c", fresh().header("vary", "accept-language, cookie")).await);
     assert!(!hit("/d", Script::size(6_000).header("cache-control", "max-age=60")).await);
     origin.script(fresh());
+    let second = proxy.listener("second").await;
+    get(second, "/e").await;
+    assert!(verdict(&get(second, "/e").await).starts_with("hit; ttl"));
     let off = proxy.listener("off").await;
     for _ in 0..2 {
         assert_eq!(verdict(&get(off, "/a").await), "fwd=bypass; fwd-status=200");

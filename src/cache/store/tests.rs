@@ -238,3 +238,44 @@ fn another_form_takes_the_place_of_the_first_unless_that_is_gone() {
     assert!(found(&store, &key(1), "a").unwrap().gzip.is_some(), "the first is gone");
     check(&store);
 }
+
+/// Threads that fill, purge, sweep and look at the same time.
+#[test]
+fn nothing_that_was_purged_is_found_however_many_do_it_at_once() {
+    let store = Arc::new(Store::new(LARGE, Arc::default()));
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let sweeper = {
+        let (store, is_over) = (Arc::clone(&store), Arc::clone(&is_over));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                runtime.block_on(store.sweep());
+            }
+            // What the last purges left.
+            runtime.block_on(store.sweep());
+        })
+    };
+    let users = [0, 1].map(|user| {
+        let store = Arc::clone(&store);
+        std::thread::spawn(move || {
+            let place = |n: usize| Key::new("http", "t", &format!("/{user}/{n}"));
+            let mine = pattern(&format!("/{user}/*"));
+            for round in 0..3_000 {
+                let n = round % 3;
+                store.insert(place(n), entry(10, "a"));
+                match round % 4 {
+                    0 => drop(store.purge(&mine, false)),
+                    1 => drop(store.purge(&Scope::Url(None, format!("/{user}/{n}").into()), false)),
+                    2 => drop(store.remove(&place(n))),
+                    _ => drop(store.purge(&pattern(&format!("/{user}/{n}*")), false)),
+                }
+                assert!(found(&store, &place(n), "a").is_none(), "{user} {round}");
+            }
+        })
+    });
+    users.into_iter().for_each(|user| user.join().unwrap());
+    is_over.store(true, Ordering::Relaxed);
+    sweeper.join().unwrap();
+    assert_eq!(store.table.len(), 0);
+    check(&store);
+}

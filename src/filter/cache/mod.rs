@@ -143,6 +143,19 @@ impl Caching {
                 Use::Refused => (Some(entry), "fwd=request"),
             },
         };
+        // A hit shall not carry about what all of that needs.
+        Box::pin(self.ask(key, (found, status), request, next)).await
+    }
+
+    /// Answers with what the origin says, or what another request brings from there.
+    async fn ask(
+        self,
+        key: Key,
+        (stored, status): (Option<Arc<Entry>>, &'static str),
+        request: Request,
+        next: &HttpService,
+    ) -> Result<Response, StreamReset> {
+        let headers = &request.head.headers;
         if self.rules.policy.asked(headers).only_if_cached {
             self.store.stats.miss.inc();
             let reply = LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "cache_only_if_cached", "");
@@ -151,7 +164,7 @@ impl Caching {
             return Ok(response);
         }
         let asked = Asked { method: request.head.method.clone(), headers: headers.clone() };
-        match &found {
+        match &stored {
             Some(_) => self.store.stats.stale.inc(),
             None => self.store.stats.miss.inc(),
         }
@@ -159,7 +172,7 @@ impl Caching {
             Turn::Answered(response) => Ok(response),
             Turn::Fetch(leader, request) => {
                 let at = Instant::now();
-                let sent = Sent { asked, key, at, leader, stored: found, status, behind: None };
+                let sent = Sent { asked, key, at, leader, stored, status, behind: None };
                 self.ask_fleet(sent, request, next).await
             }
         }

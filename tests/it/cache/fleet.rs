@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use self::redis_server::Server;
 use super::{cached, caching, fresh, verdict};
 use crate::harness::resources::{bootstrap, table};
-use crate::harness::{Origin, Proxy, Script, eventually, get, request, run};
+use crate::harness::{Answer, Origin, Proxy, Script, eventually, get, request, run};
 
 const CONNECTED: &str = "http.in.cache.tier.connected";
+const WRITTEN: &str = "http.in.cache.tier.written";
 
 fn sharing(server: &Server) -> Value {
     json!({ "shared_tier": { "redis": [server.address()], "timeout": "1s" } })
@@ -31,7 +32,20 @@ async fn fleet(server: &Server, origin: &Origin) -> [(Proxy, SocketAddr); 2] {
     [one, other]
 }
 
-/// Asks until the answer is the fleet's: what a proxy gives to it, it gives behind.
+/// Has a proxy store something, and waits until the fleet has it: that is given behind.
+async fn store(
+    (proxy, address): (&Proxy, SocketAddr),
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
+    let before = proxy.stat(WRITTEN).await;
+    let answer = request(address, "GET", path, headers, b"").await;
+    assert!(verdict(&answer).ends_with("stored"), "{path}: {}", verdict(&answer));
+    proxy.until_stat_at_least(WRITTEN, before + 1).await;
+    answer
+}
+
+/// Asks until the answer is the fleet's.
 async fn until_shared(address: SocketAddr, path: &str, headers: &[(&str, &str)]) {
     eventually("the other proxy has it from the first", async || {
         let answer = request(address, "GET", path, headers, b"").await;
@@ -60,9 +74,7 @@ async fn what_one_stores_another_finds_and_what_one_purges_nobody_has() {
         ("everything", "/d/x"),
     ] {
         origin.script(varying());
-        let stored = request(first, "GET", path, &english, b"").await;
-        assert!(verdict(&stored).ends_with("stored"), "{query}: {}", verdict(&stored));
-        one.until_stat_at_least("http.in.cache.tier.written", 1).await;
+        let stored = store((&one, first), path, &english).await;
         origin.script(Script::status(500));
         until_shared(second, path, &english).await;
         let german = request(second, "GET", path, &[("accept-language", "de")], b"").await;
@@ -81,7 +93,7 @@ async fn what_one_stores_another_finds_and_what_one_purges_nobody_has() {
     }
     // A request that changes something is told of too.
     origin.script(fresh());
-    get(first, "/e").await;
+    store((&one, first), "/e", &[]).await;
     until_shared(second, "/e", &[]).await;
     request(first, "POST", "/e", &[], b"x").await;
     origin.script(Script::status(500));
@@ -97,7 +109,7 @@ async fn a_server_that_is_away_costs_no_client_anything_but_what_is_shared() {
     let origin = Origin::http1("one").await;
     origin.script(fresh());
     let [(one, first), (_other, second)] = fleet(&server, &origin).await;
-    get(first, "/a").await;
+    store((&one, first), "/a", &[]).await;
     until_shared(second, "/a", &[]).await;
     server.signal("STOP");
     let begun = Instant::now();
@@ -119,7 +131,7 @@ async fn a_server_that_is_away_costs_no_client_anything_but_what_is_shared() {
     one.until_stat(CONNECTED, 1).await;
     // Whatever was missed meanwhile: what is stored is asked for before it is used.
     assert!(!verdict(&get(first, "/dead/2").await).starts_with("hit"));
-    get(first, "/b").await;
+    store((&one, first), "/b", &[]).await;
     until_shared(second, "/b", &[]).await;
 }
 

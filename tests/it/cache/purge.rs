@@ -55,7 +55,8 @@ async fn each_kind_of_purge_hits_what_it_says_and_says_how_many() {
                     (true, "") => "fwd=uri-miss; fwd-status=304",
                     (true, _) => "fwd=stale; fwd-status=304",
                 };
-                assert!(verdict(&answer).starts_with(expected), "{query}{soft} {path}");
+                let said = verdict(&answer);
+                assert!(said.starts_with(expected), "{query}{soft} {path}: {said}");
             }
         }
     }
