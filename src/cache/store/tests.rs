@@ -209,6 +209,17 @@ fn entries_and_bytes_are_bounded() {
 }
 
 #[test]
+fn however_often_room_is_made_large_responses_fit() {
+    let store = Store::new(Bounds { entries: 2, bytes: 10_000_001 }, Arc::default());
+    for n in 0..10_000 {
+        store.insert(key(n), entry(n * 7_919 % 3_000, "a"));
+    }
+    store.bound(Bounds { entries: 2, bytes: 20_000_001 });
+    store.insert(key(0), entry(19_000_000, "a"));
+    assert!(found(&store, &key(0), "a").is_some());
+}
+
+#[test]
 fn what_is_being_filled_makes_what_is_stored_give_way() {
     let store = Arc::new(Store::new(Bounds { bytes: 1 << 20, ..LARGE }, Arc::default()));
     for n in 0..200 {
