@@ -158,6 +158,18 @@ impl Index {
             .unwrap_or(Standing::Good)
     }
 
+    /// Whether no purge is of what a fill will bring. Before there is a head its tags may be any.
+    pub(super) fn outlived(&self, key: &Key, head: Option<&Entry>, begun: u64) -> bool {
+        if let Some(head) = head {
+            return self.standing_of_fill(key, head, begun) == Standing::Good;
+        }
+        let may_hold = |scope: &Scope| {
+            matches!(scope, Scope::Tag(_)) || scope.holds(key, std::iter::empty())
+        };
+        begun > self.forgotten
+            && !self.rules.iter().any(|(at, scope, _)| *at > begun && may_hold(scope))
+    }
+
     /// What became of a stored response.
     pub(super) fn standing(&self, key: &Key, entry: &Entry) -> Standing {
         let (mut purged, mut marked) = (0, 0);

@@ -91,6 +91,13 @@ pub struct Ticket {
     index: Arc<Mutex<Index>>,
 }
 
+impl Ticket {
+    /// The store's number for when the fill began.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.index.lock().end(self.begun);
@@ -206,6 +213,11 @@ impl Store {
     pub fn begin(&self) -> Ticket {
         let begun = self.index.lock().begin();
         Ticket { begun, index: Arc::clone(&self.index) }
+    }
+
+    /// Whether no purge since its fill began is of what is on its way, as far as its head is known.
+    pub(super) fn outlived(&self, key: &Key, head: Option<&Entry>, begun: u64) -> bool {
+        self.index.lock().outlived(key, head, begun)
     }
 
     /// Memory for something that is being filled; none of it yet.

@@ -183,6 +183,41 @@ async fn who_follows_is_told_however_the_fill_ends() {
 }
 
 #[test]
+fn nobody_follows_a_fetch_that_began_before_a_purge() {
+    let store = Store::new(LARGE, Arc::default());
+    let request = asking("a");
+    let follows = || matches!(store.lead(&key(1), &request), Lead::Follow(_));
+    let lead = || match store.lead(&key(1), &request) {
+        Lead::Fetch(leader) => leader,
+        Lead::Follow(_) => panic!("nobody fetches it"),
+    };
+    for says in [false, true] {
+        for (scope, hits) in [
+            (Some(pattern("/*")), true),
+            (Some(pattern("/2")), false),
+            (Some(Scope::Tag((*b"red").into())), true),
+            (Some(Scope::Tag((*b"blue").into())), !says),
+            (None, true),
+        ] {
+            let leader = lead();
+            if says {
+                leader.flight.say(Outcome::Comes(Arc::new(tagged(1, "a", "red"))));
+            }
+            assert!(follows());
+            match &scope {
+                Some(scope) => assert_eq!(store.purge(scope, false), 0),
+                None => assert!(!store.remove(&key(1))),
+            }
+            assert_eq!(follows(), !hits, "{scope:?}");
+            let next = store.lead(&key(1), &request);
+            assert!(follows(), "what began after it may be followed");
+            drop((leader, next));
+        }
+    }
+    assert!(store.flights.lock().is_empty());
+}
+
+#[test]
 fn entries_and_bytes_are_bounded() {
     let few = Store::new(Bounds { entries: 10, ..LARGE }, Arc::default());
     for n in 0..200 {
