@@ -163,9 +163,8 @@ impl Index {
         if let Some(head) = head {
             return self.standing_of_fill(key, head, begun) == Standing::Good;
         }
-        let may_hold = |scope: &Scope| {
-            matches!(scope, Scope::Tag(_)) || scope.holds(key, std::iter::empty())
-        };
+        let may_hold =
+            |scope: &Scope| matches!(scope, Scope::Tag(_)) || scope.holds(key, std::iter::empty());
         begun > self.forgotten
             && !self.rules.iter().any(|(at, scope, _)| *at > begun && may_hold(scope))
     }

@@ -75,7 +75,7 @@ impl Drop for FlightPlace {
 impl Store {
     /// A request that nothing is stored for fetches the response, unless another does already that it may
     /// follow. One whose response is known to be of another variant is not followed, nor one that began
-    /// before a purge of what it brings.
+    /// before a purge of what it brings, or that nothing has come of for long.
     pub fn lead(&self, key: &Key, request: &HeaderMap) -> Lead {
         let mut flights = self.flights.lock();
         let of_key = flights.entry(key.clone()).or_default();
@@ -87,7 +87,10 @@ impl Store {
                 }
                 Some(Outcome::Instead(_) | Outcome::Refused | Outcome::Gone) => false,
             };
-            if fits && let Some(follower) = flight.follow() {
+            if fits
+                && !flight.is_silent()
+                && let Some(follower) = flight.follow()
+            {
                 return Lead::Follow(follower);
             }
         }

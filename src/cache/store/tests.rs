@@ -217,6 +217,28 @@ fn nobody_follows_a_fetch_that_began_before_a_purge() {
     assert!(store.flights.lock().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_follows_a_fetch_that_has_fallen_silent() {
+    let store = Store::new(LARGE, Arc::default());
+    let request = asking("a");
+    let lead = || store.lead(&key(1), &request);
+    let follows = || matches!(lead(), Lead::Follow(_));
+    let wait = async || tokio::time::advance(Duration::from_secs(3)).await;
+    let Lead::Fetch(stuck) = lead() else { panic!("nobody fetches it") };
+    wait().await;
+    stuck.flight.say(Outcome::Comes(Arc::new(entry(2, "a"))));
+    wait().await;
+    stuck.flight.push(Bytes::from_static(b"x"));
+    wait().await;
+    assert!(follows());
+    wait().await;
+    let Lead::Fetch(second) = lead() else { panic!("it is stuck") };
+    assert!(follows(), "the second");
+    drop(second);
+    stuck.flight.finish(None);
+    assert!(follows(), "it is whole");
+}
+
 #[test]
 fn entries_and_bytes_are_bounded() {
     let few = Store::new(Bounds { entries: 10, ..LARGE }, Arc::default());
