@@ -250,12 +250,15 @@ impl Store {
     }
 
     /// Puts another form of a stored response in its place, unless that has changed meanwhile; gives it back.
-    pub fn replace(&self, key: &Key, before: &Arc<Entry>, after: Entry) -> Arc<Entry> {
-        let after = Arc::new(after);
+    pub fn replace(&self, key: &Key, before: &Arc<Entry>, mut after: Entry) -> Arc<Entry> {
         let mut index = self.index.lock();
         let known = self.table.peek(key);
         let is_there = known.is_some_and(|k| k.iter().any(|entry| Arc::ptr_eq(entry, before)));
-        if is_there && !self.is_dead_by(&index, key, before) {
+        let replaces = is_there && !self.is_dead_by(&index, key, before);
+        // It may have been marked, and the sweep be over that would mark the other.
+        after.marked = before.is_marked().into();
+        let after = Arc::new(after);
+        if replaces {
             self.place(&mut index, key.clone(), Arc::clone(&after));
         }
         drop(index);
@@ -419,15 +422,19 @@ impl Store {
 
     /// Makes room for what is being filled.
     fn set_aside(&self) {
-        let bytes = self.bounds.lock().bytes;
-        let filling = self.filling.load(Ordering::Relaxed);
-        self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
-        let step = (bytes / STEPS).max(1);
-        let wanted = filling.next_multiple_of(step).min(bytes / FILLING);
-        if *self.set_aside.lock() == wanted {
+        let wanted = || {
+            let bytes = self.bounds.lock().bytes;
+            let filling = self.filling.load(Ordering::Relaxed);
+            self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
+            let step = (bytes / STEPS).max(1);
+            (bytes, filling.next_multiple_of(step).min(bytes / FILLING))
+        };
+        if *self.set_aside.lock() == wanted().1 {
             return;
         }
         let mut index = self.index.lock();
+        // Another may have been here since.
+        let (bytes, wanted) = wanted();
         *self.set_aside.lock() = wanted;
         self.table.set_capacity(even(bytes - wanted));
         self.settle(&mut index, None, &self.stats.evicted_memory);

@@ -306,3 +306,14 @@ fn another_form_takes_the_place_of_the_first_unless_that_is_gone() {
     assert!(found(&store, &key(1), "a").unwrap().gzip.is_some(), "the first is gone");
     check(&store);
 }
+
+#[tokio::test]
+async fn another_form_is_stale_if_the_first_was_marked_while_it_was_made() {
+    let store = Store::new(LARGE, Arc::default());
+    let first = store.insert(key(1), entry(1_000, "a")).unwrap();
+    let other = first.like();
+    store.purge(&Scope::Everything, true);
+    store.sweep().await;
+    store.replace(&key(1), &first, other);
+    assert!(found(&store, &key(1), "a").unwrap().is_marked());
+}
