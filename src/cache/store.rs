@@ -167,14 +167,12 @@ impl Store {
 
     /// What is stored for a request.
     pub fn get(&self, key: &Key, request: &HeaderMap) -> Lookup {
-        let Some(variants) = self.table.get(key) else { return Lookup::Nothing };
+        let Some(mut variants) = self.table.get(key) else { return Lookup::Nothing };
+        if !variants.iter().all(|entry| self.is_known_good(entry)) {
+            variants = self.good(key);
+        }
         let mut found: Option<&Arc<Entry>> = None;
-        let mut there_are = false;
         for entry in variants.iter() {
-            if self.is_dead(key, entry) {
-                continue;
-            }
-            there_are = true;
             // Of several that match, the newest counts (RFC 9111 section 4.1).
             if entry.variant.matches(request)
                 && found.is_none_or(|found| entry.date() > found.date())
@@ -184,18 +182,27 @@ impl Store {
         }
         match found {
             Some(entry) => Lookup::Found(Arc::clone(entry)),
-            None if there_are => Lookup::OtherVariants,
-            None => Lookup::Nothing,
+            None if variants.is_empty() => Lookup::Nothing,
+            None => Lookup::OtherVariants,
         }
+    }
+
+    /// Most of the time there was no purge since somebody looked last.
+    fn is_known_good(&self, entry: &Entry) -> bool {
+        entry.outlived.load(Ordering::Acquire) == self.last_purge.load(Ordering::Acquire)
+    }
+
+    /// What is stored of a key and no purge hit. It is looked up anew while the index stands still: of what a
+    /// sweep has taken away since, the index does not know any more that it is dead.
+    fn good(&self, key: &Key) -> Variants {
+        let index = self.index.lock();
+        let known = self.table.peek(key).unwrap_or_else(|| Arc::new([]));
+        known.iter().filter(|entry| !self.is_dead_by(&index, key, entry)).map(Arc::clone).collect()
     }
 
     /// Whether a purge hit a stored response. It is marked here if one did so softly.
     fn is_dead(&self, key: &Key, entry: &Entry) -> bool {
-        // Most of the time there was no purge since somebody looked last.
-        if entry.outlived.load(Ordering::Acquire) == self.last_purge.load(Ordering::Acquire) {
-            return false;
-        }
-        self.is_dead_by(&self.index.lock(), key, entry)
+        !self.is_known_good(entry) && self.is_dead_by(&self.index.lock(), key, entry)
     }
 
     fn is_dead_by(&self, index: &Index, key: &Key, entry: &Entry) -> bool {

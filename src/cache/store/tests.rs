@@ -317,3 +317,54 @@ async fn another_form_is_stale_if_the_first_was_marked_while_it_was_made() {
     store.replace(&key(1), &first, other);
     assert!(found(&store, &key(1), "a").unwrap().is_marked());
 }
+
+/// Each response says how many purges had begun when it was fetched; none that says fewer than are over may
+/// be found.
+#[test]
+fn nothing_from_before_a_purge_is_found_after_it_whatever_else_happens() {
+    const ROUNDS: usize = 3_000;
+    let store = Store::new(Bounds { entries: 30, bytes: 200_000 }, Arc::default());
+    let (begun, over) = (AtomicU64::new(0), AtomicU64::new(0));
+    let key = |n: usize| Key::new("http", ["a", "b"][n % 2], &format!("/d/{}x", n % 40));
+    let fetch = |n: usize| {
+        let ticket = store.begin();
+        let mut entry = tagged(n % 3_000, ["a", "b", "c"][n % 3], "all");
+        entry.headers.insert("x-begun", begun.load(Ordering::SeqCst).into());
+        store.fill(key(n), entry, &ticket)
+    };
+    let purge = |n: usize| {
+        let now = begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let scopes = ["/*", "/d/*", "/d*", "*x"].map(pattern);
+        let rest = [Scope::Everything, Scope::Tag((*b"all").into())];
+        store.purge(scopes.iter().chain(&rest).nth(n % 6).unwrap(), false);
+        over.fetch_max(now, Ordering::SeqCst);
+    };
+    let look = |n: usize| {
+        let over = over.load(Ordering::SeqCst);
+        let language = ["a", "b", "c"][n % 3];
+        let Some(entry) = found(&store, &key(n), language) else { return };
+        let of = entry.headers["x-begun"].to_str().unwrap().parse::<u64>().unwrap();
+        assert!(of >= over, "of {of} after {over}");
+        if n % 5 == 0 {
+            store.replace(&key(n), &entry, entry.like());
+        }
+    };
+    let sweep = |_| futures_util::FutureExt::now_or_never(store.sweep());
+    let run = |step: &(dyn Fn(usize) + Sync), times: usize| {
+        (0..times).for_each(|n| step(n * 7_919));
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| run(&|n| drop(fetch(n)), ROUNDS));
+            scope.spawn(|| run(&look, ROUNDS * 4));
+        }
+        scope.spawn(|| run(&purge, ROUNDS / 4));
+        scope.spawn(|| run(&|n| _ = store.remove(&key(n)), ROUNDS));
+        scope.spawn(|| run(&|n| assert!(sweep(n).is_some()), ROUNDS / 4));
+    });
+    purge(4);
+    sweep(0);
+    assert_eq!(store.table.len(), 0);
+    (0..60).for_each(|n| drop(fetch(n)));
+    check(&store);
+}
