@@ -261,6 +261,8 @@ impl Index {
                 Some(hit.sum())
             }
             Lies::Nowhere(pattern) => {
+                // One that comes again and again must not make the list longer than sweeps make it shorter.
+                self.patterns.retain(|(_, known, was_soft)| *known != pattern || soft && !was_soft);
                 self.patterns.push((self.clock, pattern, soft));
                 None
             }
