@@ -95,7 +95,7 @@ impl Store {
             }
         }
         let mut leader = self.alone();
-        of_key.push((leader.ticket.begun(), Arc::clone(&leader.flight)));
+        of_key.push((leader.ticket.begun, Arc::clone(&leader.flight)));
         drop(flights);
         leader._place = Some(FlightPlace {
             key: key.clone(),

@@ -87,15 +87,8 @@ pub enum Lookup {
 /// A fill that is under way. What was purged since it began is not brought back by it.
 #[derive(Debug)]
 pub struct Ticket {
-    begun: u64,
+    pub(super) begun: u64,
     index: Arc<Mutex<Index>>,
-}
-
-impl Ticket {
-    /// The store's number for when the fill began.
-    pub(super) fn begun(&self) -> u64 {
-        self.begun
-    }
 }
 
 impl Drop for Ticket {
