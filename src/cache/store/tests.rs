@@ -345,7 +345,7 @@ fn nothing_from_before_a_purge_is_found_after_it_whatever_else_happens() {
         let Some(entry) = found(&store, &key(n), language) else { return };
         let of = entry.headers["x-begun"].to_str().unwrap().parse::<u64>().unwrap();
         assert!(of >= over, "of {of} after {over}");
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             store.replace(&key(n), &entry, entry.like());
         }
     };
