@@ -177,8 +177,8 @@ fn is_lifetime(name: &str) -> bool {
 /// Calls `see` with each directive, its name in lower case, and its argument without quotes.
 fn each(headers: &HeaderMap, mut see: impl FnMut(&str, Option<&str>)) {
     for value in headers.get_all(CACHE_CONTROL) {
-        let Ok(text) = std::str::from_utf8(value.as_bytes()) else { continue };
-        for directive in split(text) {
+        // What is not text does not take the directives beside it away.
+        for directive in split(&String::from_utf8_lossy(value.as_bytes())) {
             let (name, argument) = match directive.split_once('=') {
                 None => (directive, None),
                 Some((name, argument)) => (name, Some(argument.trim())),
@@ -271,6 +271,13 @@ mod tests {
         let ages = "max-age=99999999999999999999999";
         assert_eq!(response(&[ages]).max_age, Some(Duration::from_secs(MAX_SECONDS)));
         assert_eq!(request("max-age=x").max_age, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing() {
+        let value = HeaderValue::from_bytes(b"x=\"\xe4\", private, no-store").unwrap();
+        let found = ResponseDirectives::of(&[(CACHE_CONTROL, value)].into_iter().collect(), &[]);
+        assert!(found.private && found.no_store);
     }
 
     #[test]

@@ -8,16 +8,21 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::entry::{Entry, PIECE, Stored};
 
 /// What a fetch reads ahead of the slowest reader if nothing of it will be stored.
 const AHEAD: u64 = 256 << 10;
+
+/// Who comes when nothing was heard of a fetch for so long had better not wait for it.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
 /// What is known of a response that somebody else fetches.
 #[derive(Debug, Clone)]
@@ -53,6 +58,17 @@ struct State {
     readers: Slab<Reader>,
     /// Waits for readers.
     fetcher: Option<Waker>,
+    heard: Heard,
+}
+
+/// When something last came of it.
+#[derive(Debug)]
+struct Heard(Instant);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 #[derive(Debug)]
@@ -86,8 +102,16 @@ impl Flight {
         let mut state = self.0.lock();
         if state.outcome.is_none() {
             state.outcome = Some(outcome);
+            state.heard = Heard::default();
             state.wake();
         }
+    }
+
+    /// Whether its origin may have fallen silent for good, before the head or in the middle of the body.
+    pub fn is_silent(&self) -> bool {
+        let state = self.0.lock();
+        let comes = matches!(state.outcome, None | Some(Outcome::Comes(_)));
+        comes && state.end.is_none() && state.heard.0.elapsed() >= LONGEST_SILENCE
     }
 
     /// What was said, if anything.
@@ -126,9 +150,13 @@ impl Flight {
         }
     }
 
-    /// Has the fetch woken when the last reader leaves.
+    /// Has the fetch woken when the last reader leaves, or now if it has left.
     pub fn wake_when_left(&self, waker: &Waker) {
-        self.0.lock().fetcher = Some(waker.clone());
+        let mut state = self.0.lock();
+        match state.readers.is_empty() {
+            true => waker.wake_by_ref(),
+            false => state.fetcher = Some(waker.clone()),
+        }
     }
 
     /// More of the body.
@@ -141,6 +169,7 @@ impl Flight {
         state.length += data.len() as u64;
         state.raw += data.len() as u64;
         state.pieces.push_back((at, data));
+        state.heard = Heard::default();
         if !state.passes && state.raw >= PIECE as u64 {
             state.settle();
         }
@@ -310,7 +339,8 @@ impl Drop for Follower {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
 
     use http::StatusCode;
 
@@ -338,6 +368,23 @@ mod tests {
 
     fn data(text: &'static str) -> Poll<Option<Result<Bytes, Broken>>> {
         Poll::Ready(Some(Ok(Bytes::from_static(text.as_bytes()))))
+    }
+
+    #[test]
+    fn a_fetch_hears_that_its_last_reader_left_before_it_asked() {
+        struct Woken(AtomicBool);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let flight = Arc::new(Flight::default());
+        let last = flight.follow().unwrap();
+        assert_eq!(wanted(&flight), Poll::Ready(true));
+        drop(last);
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        flight.wake_when_left(&Arc::clone(&woken).into());
+        assert!(woken.0.load(Ordering::Relaxed));
     }
 
     #[tokio::test]

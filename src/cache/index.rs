@@ -163,6 +163,17 @@ impl Index {
             .unwrap_or(Standing::Good)
     }
 
+    /// Whether no purge is of what a fill will bring. Before there is a head its tags may be any.
+    pub(super) fn outlived(&self, key: &Key, head: Option<&Entry>, begun: u64) -> bool {
+        if let Some(head) = head {
+            return self.standing_of_fill(key, head, begun) == Standing::Good;
+        }
+        let may_hold =
+            |scope: &Scope| matches!(scope, Scope::Tag(_)) || scope.holds(key, std::iter::empty());
+        begun > self.forgotten
+            && !self.rules.iter().any(|(at, scope, _)| *at > begun && may_hold(scope))
+    }
+
     /// What became of a stored response.
     pub(super) fn standing(&self, key: &Key, entry: &Entry) -> Standing {
         let (mut purged, mut marked) = (0, 0);
@@ -255,6 +266,8 @@ impl Index {
                 Some(hit.sum())
             }
             Lies::Nowhere(pattern) => {
+                // One that comes again and again must not make the list longer than sweeps make it shorter.
+                self.patterns.retain(|(_, known, was_soft)| *known != pattern || soft && !was_soft);
                 self.patterns.push((self.clock, pattern, soft));
                 None
             }

@@ -50,7 +50,8 @@ impl Drop for Fetching {
     }
 }
 
-pub(super) type Flights = Mutex<HashMap<Key, SmallVec<[Arc<Flight>; 1]>>>;
+/// With their fills' beginnings.
+pub(super) type Flights = Mutex<HashMap<Key, SmallVec<[(u64, Arc<Flight>); 1]>>>;
 
 #[derive(Debug)]
 struct FlightPlace {
@@ -63,7 +64,7 @@ impl Drop for FlightPlace {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
         if let Some(of_key) = flights.get_mut(&self.key) {
-            of_key.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
+            of_key.retain(|(_, flight)| !Arc::ptr_eq(flight, &self.flight));
             if of_key.is_empty() {
                 flights.remove(&self.key);
             }
@@ -73,24 +74,28 @@ impl Drop for FlightPlace {
 
 impl Store {
     /// A request that nothing is stored for fetches the response, unless another does already that it may
-    /// follow. One whose response is known to be of another variant is not followed.
+    /// follow. One whose response is known to be of another variant is not followed, nor one that began
+    /// before a purge of what it brings, or that nothing has come of for long.
     pub fn lead(&self, key: &Key, request: &HeaderMap) -> Lead {
         let mut flights = self.flights.lock();
         let of_key = flights.entry(key.clone()).or_default();
-        for flight in of_key.iter() {
+        for (begun, flight) in of_key.iter() {
             let fits = match flight.outcome() {
-                None => true,
+                None => self.outlived(key, None, *begun),
                 Some(Outcome::Comes(entry) | Outcome::Here(entry)) => {
-                    entry.variant.matches(request)
+                    entry.variant.matches(request) && self.outlived(key, Some(&entry), *begun)
                 }
                 Some(Outcome::Instead(_) | Outcome::Refused | Outcome::Gone) => false,
             };
-            if fits && let Some(follower) = flight.follow() {
+            if fits
+                && !flight.is_silent()
+                && let Some(follower) = flight.follow()
+            {
                 return Lead::Follow(follower);
             }
         }
         let mut leader = self.alone();
-        of_key.push(Arc::clone(&leader.flight));
+        of_key.push((leader.ticket.begun, Arc::clone(&leader.flight)));
         drop(flights);
         leader._place = Some(FlightPlace {
             key: key.clone(),

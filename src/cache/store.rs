@@ -31,6 +31,12 @@ const FILLING: u64 = 2;
 /// more or less.
 const STEPS: u64 = 64;
 
+/// The part of the table that what is asked for often may take, and with it the largest response. The table
+/// reckons it anew from each capacity to the next, rounding down; of multiples of [`GRAIN`] it comes out even,
+/// however often.
+const OFTEN_ASKED_FOR: f64 = 31.0 / 32.0;
+const GRAIN: u64 = 32;
+
 /// Between two pauses of a sweep so many resources are looked at.
 const SWEPT_AT_ONCE: usize = 128;
 
@@ -81,7 +87,7 @@ pub enum Lookup {
 /// A fill that is under way. What was purged since it began is not brought back by it.
 #[derive(Debug)]
 pub struct Ticket {
-    begun: u64,
+    pub(super) begun: u64,
     index: Arc<Mutex<Index>>,
 }
 
@@ -116,7 +122,8 @@ impl Store {
         let mut options = OptionsBuilder::new();
         let few = usize::try_from(bounds.entries).unwrap_or(usize::MAX).min(1 << 16);
         // A shard has its own part of the bound, which a large response must fit into.
-        options.shards(1).estimated_items_capacity(few).weight_capacity(bounds.bytes);
+        options.shards(1).estimated_items_capacity(few).weight_capacity(even(bounds.bytes));
+        options.hot_allocation(OFTEN_ASKED_FOR);
         let options = options.build().unwrap_or_else(|_| unreachable!("every option is set"));
         let departed = Departed::default();
         let hasher = DefaultHashBuilder::default();
@@ -141,7 +148,7 @@ impl Store {
         let before = std::mem::replace(&mut *self.bounds.lock(), bounds);
         if before.bytes != bounds.bytes {
             let set_aside = *self.set_aside.lock();
-            self.table.set_capacity(bounds.bytes.saturating_sub(set_aside));
+            self.table.set_capacity(even(bounds.bytes.saturating_sub(set_aside)));
             self.settle(&mut index, None, &self.stats.evicted_memory);
         }
         while self.table.len() > bounds.entries as usize {
@@ -153,14 +160,12 @@ impl Store {
 
     /// What is stored for a request.
     pub fn get(&self, key: &Key, request: &HeaderMap) -> Lookup {
-        let Some(variants) = self.table.get(key) else { return Lookup::Nothing };
+        let Some(mut variants) = self.table.get(key) else { return Lookup::Nothing };
+        if !variants.iter().all(|entry| self.is_known_good(entry)) {
+            variants = self.good(key);
+        }
         let mut found: Option<&Arc<Entry>> = None;
-        let mut there_are = false;
         for entry in variants.iter() {
-            if self.is_dead(key, entry) {
-                continue;
-            }
-            there_are = true;
             // Of several that match, the newest counts (RFC 9111 section 4.1).
             if entry.variant.matches(request)
                 && found.is_none_or(|found| entry.date() > found.date())
@@ -170,22 +175,27 @@ impl Store {
         }
         match found {
             Some(entry) => Lookup::Found(Arc::clone(entry)),
-            None if there_are => Lookup::OtherVariants,
-            None => Lookup::Nothing,
+            None if variants.is_empty() => Lookup::Nothing,
+            None => Lookup::OtherVariants,
         }
     }
 
-    /// Whether a purge hit a stored response. It is marked here if one did so softly.
-    fn is_dead(&self, key: &Key, entry: &Arc<Entry>) -> bool {
-        // Most of the time there was no purge since somebody looked last.
-        if entry.outlived.load(Ordering::Acquire) == self.last_purge.load(Ordering::Acquire) {
-            return false;
-        }
+    /// Most of the time there was no purge since somebody looked last.
+    fn is_known_good(&self, entry: &Entry) -> bool {
+        entry.outlived.load(Ordering::Acquire) == self.last_purge.load(Ordering::Acquire)
+    }
+
+    /// What is stored of a key and no purge hit. It is looked up anew while the index stands still: of what a
+    /// sweep has taken away since, the index does not know any more that it is dead.
+    fn good(&self, key: &Key) -> Variants {
         let index = self.index.lock();
-        // A sweep may have taken it away since it was found, and with it forgotten the purge.
-        let known = self.table.peek(key);
-        let is_there = known.is_some_and(|known| known.iter().any(|e| Arc::ptr_eq(e, entry)));
-        !is_there || self.is_dead_by(&index, key, entry)
+        let known = self.table.peek(key).unwrap_or_else(|| Arc::new([]));
+        known.iter().filter(|entry| !self.is_dead_by(&index, key, entry)).map(Arc::clone).collect()
+    }
+
+    /// Whether a purge hit a stored response. It is marked here if one did so softly.
+    fn is_dead(&self, key: &Key, entry: &Entry) -> bool {
+        !self.is_known_good(entry) && self.is_dead_by(&self.index.lock(), key, entry)
     }
 
     fn is_dead_by(&self, index: &Index, key: &Key, entry: &Entry) -> bool {
@@ -203,6 +213,11 @@ impl Store {
     pub fn begin(&self) -> Ticket {
         let begun = self.index.lock().begin();
         Ticket { begun, index: Arc::clone(&self.index) }
+    }
+
+    /// Whether no purge since its fill began is of what is on its way, as far as its head is known.
+    pub(super) fn outlived(&self, key: &Key, head: Option<&Entry>, begun: u64) -> bool {
+        self.index.lock().outlived(key, head, begun)
     }
 
     /// Memory for something that is being filled; none of it yet.
@@ -235,12 +250,15 @@ impl Store {
     }
 
     /// Puts another form of a stored response in its place, unless that has changed meanwhile; gives it back.
-    pub fn replace(&self, key: &Key, before: &Arc<Entry>, after: Entry) -> Arc<Entry> {
-        let after = Arc::new(after);
+    pub fn replace(&self, key: &Key, before: &Arc<Entry>, mut after: Entry) -> Arc<Entry> {
         let mut index = self.index.lock();
         let known = self.table.peek(key);
         let is_there = known.is_some_and(|k| k.iter().any(|entry| Arc::ptr_eq(entry, before)));
-        if is_there && !self.is_dead_by(&index, key, before) {
+        let replaces = is_there && !self.is_dead_by(&index, key, before);
+        // It may have been marked, and the sweep be over that would mark the other.
+        after.marked = before.is_marked().into();
+        let after = Arc::new(after);
+        if replaces {
             self.place(&mut index, key.clone(), Arc::clone(&after));
         }
         drop(index);
@@ -297,7 +315,7 @@ impl Store {
     /// The table bounds bytes; a resource too many makes it forget one that it values least.
     fn make_room(&self, index: &mut Index) {
         let bytes = self.table.capacity();
-        self.table.set_capacity(self.table.weight().saturating_sub(1));
+        self.table.set_capacity(even(self.table.weight().saturating_sub(1)));
         self.table.set_capacity(bytes);
         self.settle(index, None, &self.stats.evicted_entries);
     }
@@ -404,21 +422,30 @@ impl Store {
 
     /// Makes room for what is being filled.
     fn set_aside(&self) {
-        let bytes = self.bounds.lock().bytes;
-        let filling = self.filling.load(Ordering::Relaxed);
-        self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
-        let step = (bytes / STEPS).max(1);
-        let wanted = filling.next_multiple_of(step).min(bytes / FILLING);
-        if *self.set_aside.lock() == wanted {
+        let wanted = || {
+            let bytes = self.bounds.lock().bytes;
+            let filling = self.filling.load(Ordering::Relaxed);
+            self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
+            let step = (bytes / STEPS).max(1);
+            (bytes, filling.next_multiple_of(step).min(bytes / FILLING))
+        };
+        if *self.set_aside.lock() == wanted().1 {
             return;
         }
         let mut index = self.index.lock();
+        // Another may have been here since.
+        let (bytes, wanted) = wanted();
         *self.set_aside.lock() = wanted;
-        self.table.set_capacity(bytes - wanted);
+        self.table.set_capacity(even(bytes - wanted));
         self.settle(&mut index, None, &self.stats.evicted_memory);
         drop(index);
         self.count();
     }
+}
+
+/// So many bytes, or somewhat less.
+fn even(bytes: u64) -> u64 {
+    bytes / GRAIN * GRAIN
 }
 
 /// Whether a response cannot be used by anybody any more, nor be validated.

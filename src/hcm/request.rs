@@ -152,12 +152,21 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if !host.is_empty() => Ok(()),
+        (Some(host), None) if is_authority(host.as_bytes()) => Ok(()),
+        (Some(host), None) if !host.is_empty() => Err(LocalReply::bad_request("invalid_authority")),
         // HTTP/1.0 requests may come without; routes then match `*` only.
         (None, _) if head.version < http::Version::HTTP_11 => Ok(()),
         (Some(_), Some(_)) => Err(LocalReply::bad_request("duplicate_host")),
         _ => Err(LocalReply::bad_request("missing_host_header")),
     }
+}
+
+/// Whether an authority is made of what RFC 3986 section 3.2 has in one. With a `/` in it, or a `?`, it would
+/// say where the path begins for whoever puts the two together.
+fn is_authority(text: &[u8]) -> bool {
+    let is_part =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@[]%".contains(byte);
+    !text.is_empty() && text.iter().all(is_part)
 }
 
 /// What one glance at the headers found, so that nothing is removed blindly.
@@ -413,7 +422,11 @@ mod tests {
             (absolute.uri.to_string(), &absolute.headers[HOST]),
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
         );
-        for hosts in [&[][..], &["a", "b"], &[""]] {
+        for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
+            assert!(settle_authority(&mut head("/", &[host])).is_ok(), "{host}");
+        }
+        let not_one = [&["a/b"][..], &["a?b"], &["a#b"], &["a b"], &["a\\b"], &["\u{e1}"]];
+        for hosts in not_one.into_iter().chain([&[][..], &["a", "b"], &[""]]) {
             assert!(settle_authority(&mut head("/", hosts)).is_err(), "{hosts:?}");
         }
     }

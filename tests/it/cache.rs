@@ -131,7 +131,7 @@ async fn a_request_that_changes_its_target_makes_it_forgotten_even_while_it_is_f
     origin.script(Script::status(500));
     request(address, "DELETE", "/c", &[], b"").await;
     assert!(verdict(&get(address, "/c").await).starts_with("hit"), "it failed");
-    // A fill that began before the change does not bring back the past.
+    // A fill that began before the change is not for who comes after it, and does not bring back the past.
     origin.script(
         Script { held_after: Some(1_000), ..Script::size(2_000) }
             .header("cache-control", "max-age=60"),
@@ -141,10 +141,45 @@ async fn a_request_that_changes_its_target_makes_it_forgotten_even_while_it_is_f
     slow.head().await.unwrap();
     origin.script(Script::status(204));
     request(address, "PUT", "/d", &[], b"new").await;
+    origin.script(fresh());
+    let after = get(address, "/d").await;
+    assert_eq!((after.text().as_str(), verdict(&after).starts_with("fwd=uri-miss")), ("one", true));
     origin.release();
     slow.exactly(2_000).await.unwrap();
-    origin.script(fresh());
-    assert!(verdict(&get(address, "/d").await).starts_with("fwd=uri-miss"));
+    assert_eq!(get(address, "/d").await.text(), "one");
+}
+
+#[tokio::test]
+async fn what_a_validation_gives_to_one_client_is_not_for_those_who_wait_for_it() {
+    let origin = Origin::http1("one").await;
+    let (proxy, address) = cached(&origin, json!({})).await;
+    for (path, name, value, waiting) in [
+        ("/cookie", "set-cookie", "user=1", 2),
+        ("/private", "cache-control", "private, max-age=60", 4),
+    ] {
+        let short = Script::default().header("cache-control", "max-age=1").header("etag", "\"1\"");
+        origin.script(short);
+        get(address, path).await;
+        eventually("it is stale", async || {
+            let asked = [("cache-control", "only-if-cached")];
+            (request(address, "GET", path, &asked, b"").await.status == 504).then_some(())
+        })
+        .await;
+        let before = origin.requests();
+        origin.script(Script { held: true, ..Script::status(304) }.header(name, value));
+        let first = tokio::spawn(get(address, path));
+        origin.until_active(1).await;
+        let second = tokio::spawn(get(address, path));
+        proxy.until_stat("http.in.cache.stale", waiting).await;
+        origin.release();
+        assert_eq!(first.await.unwrap().header(name), value);
+        eventually("the second asks for itself", async || {
+            (origin.requests() == before + 2).then_some(())
+        })
+        .await;
+        origin.release();
+        assert_eq!(second.await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test]

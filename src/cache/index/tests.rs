@@ -152,6 +152,25 @@ fn more_purges_than_are_remembered_make_old_fills_dead() {
 }
 
 #[test]
+fn a_pattern_that_is_purged_again_is_kept_once() {
+    let mut index = Index::default();
+    let key = Key::new("http", "a", "/d/x");
+    let old = entry(&mut index, None);
+    index.add(&key, &old);
+    let mut middle = None;
+    for soft in [true, false, false, true, true] {
+        index.purge(&pattern("/d*x"), soft);
+        middle.get_or_insert_with(|| entry(&mut index, None));
+    }
+    assert_eq!(index.patterns.len(), 2);
+    assert_eq!(index.standing(&key, &old), Standing::Dead);
+    assert_eq!(index.standing(&key, &middle.unwrap()), Standing::Dead);
+    let last = entry(&mut index, None);
+    index.purge(&pattern("/d*x"), true);
+    assert_eq!(index.standing(&key, &last), Standing::Marked);
+}
+
+#[test]
 fn a_soft_purge_marks_until_something_newer_is_stored() {
     let mut index = Index::default();
     let key = Key::new("http", "a", "/d/x");

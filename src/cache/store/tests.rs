@@ -183,6 +183,63 @@ async fn who_follows_is_told_however_the_fill_ends() {
 }
 
 #[test]
+fn nobody_follows_a_fetch_that_began_before_a_purge() {
+    let store = Store::new(LARGE, Arc::default());
+    let request = asking("a");
+    let follows = || matches!(store.lead(&key(1), &request), Lead::Follow(_));
+    let lead = || match store.lead(&key(1), &request) {
+        Lead::Fetch(leader) => leader,
+        Lead::Follow(_) => panic!("nobody fetches it"),
+    };
+    for says in [false, true] {
+        for (scope, hits) in [
+            (Some(pattern("/*")), true),
+            (Some(pattern("/2")), false),
+            (Some(Scope::Tag((*b"red").into())), true),
+            (Some(Scope::Tag((*b"blue").into())), !says),
+            (None, true),
+        ] {
+            let leader = lead();
+            if says {
+                leader.flight.say(Outcome::Comes(Arc::new(tagged(1, "a", "red"))));
+            }
+            assert!(follows());
+            match &scope {
+                Some(scope) => assert_eq!(store.purge(scope, false), 0),
+                None => assert!(!store.remove(&key(1))),
+            }
+            assert_eq!(follows(), !hits, "{scope:?}");
+            let next = store.lead(&key(1), &request);
+            assert!(follows(), "what began after it may be followed");
+            drop((leader, next));
+        }
+    }
+    assert!(store.flights.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_follows_a_fetch_that_has_fallen_silent() {
+    let store = Store::new(LARGE, Arc::default());
+    let request = asking("a");
+    let lead = || store.lead(&key(1), &request);
+    let follows = || matches!(lead(), Lead::Follow(_));
+    let wait = async || tokio::time::advance(Duration::from_secs(3)).await;
+    let Lead::Fetch(stuck) = lead() else { panic!("nobody fetches it") };
+    wait().await;
+    stuck.flight.say(Outcome::Comes(Arc::new(entry(2, "a"))));
+    wait().await;
+    stuck.flight.push(Bytes::from_static(b"x"));
+    wait().await;
+    assert!(follows());
+    wait().await;
+    let Lead::Fetch(second) = lead() else { panic!("it is stuck") };
+    assert!(follows(), "the second");
+    drop(second);
+    stuck.flight.finish(None);
+    assert!(follows(), "it is whole");
+}
+
+#[test]
 fn entries_and_bytes_are_bounded() {
     let few = Store::new(Bounds { entries: 10, ..LARGE }, Arc::default());
     for n in 0..200 {
@@ -206,6 +263,17 @@ fn entries_and_bytes_are_bounded() {
     small.bound(Bounds { bytes: 20_000, ..LARGE });
     assert!(small.table.weight() <= 20_000);
     check(&small);
+}
+
+#[test]
+fn however_often_room_is_made_large_responses_fit() {
+    let store = Store::new(Bounds { entries: 2, bytes: 10_000_001 }, Arc::default());
+    for n in 0..10_000 {
+        store.insert(key(n), entry(n * 7_919 % 3_000, "a"));
+    }
+    store.bound(Bounds { entries: 2, bytes: 20_000_001 });
+    store.insert(key(0), entry(19_000_000, "a"));
+    assert!(found(&store, &key(0), "a").is_some());
 }
 
 #[test]
@@ -239,43 +307,64 @@ fn another_form_takes_the_place_of_the_first_unless_that_is_gone() {
     check(&store);
 }
 
-/// Threads that fill, purge, sweep and look at the same time.
+#[tokio::test]
+async fn another_form_is_stale_if_the_first_was_marked_while_it_was_made() {
+    let store = Store::new(LARGE, Arc::default());
+    let first = store.insert(key(1), entry(1_000, "a")).unwrap();
+    let other = first.like();
+    store.purge(&Scope::Everything, true);
+    store.sweep().await;
+    store.replace(&key(1), &first, other);
+    assert!(found(&store, &key(1), "a").unwrap().is_marked());
+}
+
+/// Each response says how many purges had begun when it was fetched; none that says fewer than are over may
+/// be found.
 #[test]
-fn nothing_that_was_purged_is_found_however_many_do_it_at_once() {
-    let store = Arc::new(Store::new(LARGE, Arc::default()));
-    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let sweeper = {
-        let (store, is_over) = (Arc::clone(&store), Arc::clone(&is_over));
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            while !is_over.load(Ordering::Relaxed) {
-                runtime.block_on(store.sweep());
-            }
-            // What the last purges left.
-            runtime.block_on(store.sweep());
-        })
+fn nothing_from_before_a_purge_is_found_after_it_whatever_else_happens() {
+    const ROUNDS: usize = 3_000;
+    let store = Store::new(Bounds { entries: 30, bytes: 200_000 }, Arc::default());
+    let (begun, over) = (AtomicU64::new(0), AtomicU64::new(0));
+    let key = |n: usize| Key::new("http", ["a", "b"][n % 2], &format!("/d/{}x", n % 40));
+    let fetch = |n: usize| {
+        let ticket = store.begin();
+        let mut entry = tagged(n % 3_000, ["a", "b", "c"][n % 3], "all");
+        entry.headers.insert("x-begun", begun.load(Ordering::SeqCst).into());
+        store.fill(key(n), entry, &ticket)
     };
-    let users = [0, 1].map(|user| {
-        let store = Arc::clone(&store);
-        std::thread::spawn(move || {
-            let place = |n: usize| Key::new("http", "t", &format!("/{user}/{n}"));
-            let mine = pattern(&format!("/{user}/*"));
-            for round in 0..3_000 {
-                let n = round % 3;
-                store.insert(place(n), entry(10, "a"));
-                match round % 4 {
-                    0 => drop(store.purge(&mine, false)),
-                    1 => drop(store.purge(&Scope::Url(None, format!("/{user}/{n}").into()), false)),
-                    2 => drop(store.remove(&place(n))),
-                    _ => drop(store.purge(&pattern(&format!("/{user}/{n}*")), false)),
-                }
-                assert!(found(&store, &place(n), "a").is_none(), "{user} {round}");
-            }
-        })
+    let purge = |n: usize| {
+        let now = begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let scopes = ["/*", "/d/*", "/d*", "*x"].map(pattern);
+        let rest = [Scope::Everything, Scope::Tag((*b"all").into())];
+        store.purge(scopes.iter().chain(&rest).nth(n % 6).unwrap(), false);
+        over.fetch_max(now, Ordering::SeqCst);
+    };
+    let look = |n: usize| {
+        let over = over.load(Ordering::SeqCst);
+        let language = ["a", "b", "c"][n % 3];
+        let Some(entry) = found(&store, &key(n), language) else { return };
+        let of = entry.headers["x-begun"].to_str().unwrap().parse::<u64>().unwrap();
+        assert!(of >= over, "of {of} after {over}");
+        if n.is_multiple_of(5) {
+            store.replace(&key(n), &entry, entry.like());
+        }
+    };
+    let sweep = |_| futures_util::FutureExt::now_or_never(store.sweep());
+    let run = |step: &(dyn Fn(usize) + Sync), times: usize| {
+        (0..times).for_each(|n| step(n * 7_919));
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| run(&|n| drop(fetch(n)), ROUNDS));
+            scope.spawn(|| run(&look, ROUNDS * 4));
+        }
+        scope.spawn(|| run(&purge, ROUNDS / 4));
+        scope.spawn(|| run(&|n| _ = store.remove(&key(n)), ROUNDS));
+        scope.spawn(|| run(&|n| assert!(sweep(n).is_some()), ROUNDS / 4));
     });
-    users.into_iter().for_each(|user| user.join().unwrap());
-    is_over.store(true, Ordering::Relaxed);
-    sweeper.join().unwrap();
+    purge(4);
+    sweep(0);
     assert_eq!(store.table.len(), 0);
+    (0..60).for_each(|n| drop(fetch(n)));
     check(&store);
 }

@@ -54,7 +54,7 @@ pub(in crate::filter) const OVERRIDE: OverrideRegistration = OverrideRegistratio
 };
 
 const DEFAULT_ENTRIES: u32 = 10_000;
-const DEFAULT_BYTES: u64 = 100 << 20;
+pub(super) const DEFAULT_BYTES: u64 = 100 << 20;
 const DEFAULT_BODY: u64 = 1 << 20;
 const LEAST_BYTES: u64 = 65_536;
 const DEFAULT_CLEANUP: Duration = Duration::from_secs(60);

@@ -102,20 +102,25 @@ impl Encoding {
         if entry.busy.swap(true, Ordering::Relaxed) {
             return (entry, Form::Identity);
         }
-        let (body, level) = (entry.body.clone(), self.level);
-        let made = tokio::task::spawn_blocking(move || gzip(&body, level)).await;
-        match made {
-            Ok(Ok(made)) if made.length() < entry.body.length() => {
-                let mut encoded = entry.like();
-                encoded.gzip = Some(made);
-                store.stats.encoded.inc();
-                let encoded = store.replace(key, &entry, encoded);
-                (encoded, Form::Gzip)
-            }
+        let (store, key, plain) = (Arc::clone(store), key.clone(), Arc::clone(&entry));
+        let level = self.level;
+        // It is kept even if who asked first does not wait for it.
+        let made = tokio::task::spawn_blocking(move || encode(&store, &key, &plain, level));
+        match made.await {
+            Ok(Some(encoded)) => (encoded, Form::Gzip),
             // Not worth it, now and later: it stays busy.
             _ => (entry, Form::Identity),
         }
     }
+}
+
+fn encode(store: &Store, key: &Key, plain: &Arc<Entry>, level: Compression) -> Option<Arc<Entry>> {
+    let made = gzip(&plain.body, level).ok();
+    let made = made.filter(|made| made.length() < plain.body.length())?;
+    let mut encoded = plain.like();
+    encoded.gzip = Some(made);
+    store.stats.encoded.inc();
+    Some(store.replace(key, plain, encoded))
 }
 
 fn gzip(body: &Stored, level: Compression) -> std::io::Result<Stored> {
@@ -197,7 +202,10 @@ fn weighted(item: &str) -> (&str, u32) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::cache::{Bounds, Freshness, Lookup, Variant};
 
     #[test]
     fn who_takes_gzip_is_as_the_weights_say() {
@@ -221,6 +229,28 @@ mod tests {
             assert!(!takes(no), "{no}");
         }
         assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn a_form_is_made_though_who_asked_first_has_left() {
+        let store = Arc::new(Store::new(Bounds { entries: 9, bytes: 10 << 20 }, Arc::default()));
+        let headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("text/plain")),
+            (ETAG, HeaderValue::from_static("\"1\"")),
+        ]);
+        let head = (StatusCode::OK, headers);
+        let mut entry = Entry::new(head, Variant::default(), Freshness::default());
+        entry.body = Stored::copy_of([Bytes::from(vec![b'x'; 1 << 20])].iter());
+        let key = Key::new("http", "t", "/");
+        let entry = store.insert(key.clone(), entry).unwrap();
+        let encoding = Encoding::compile(&proto::Compression::default()).unwrap();
+        let asked = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
+        let mut form = Box::pin(encoding.form(&store, &key, entry, &asked));
+        drop(form.as_mut().now_or_never());
+        drop(form);
+        while !matches!(store.get(&key, &asked), Lookup::Found(entry) if entry.gzip.is_some()) {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

@@ -63,9 +63,10 @@ pub(in crate::filter) const CACHE_V2: Registration = Registration {
     },
 };
 
-/// 0 is no limit of Envoy's filter; ours is the default then.
+/// 0 is no limit of Envoy's filter; ours is the default then. More than our store takes is not refused, since
+/// Envoy's filter has no field to make that larger.
 fn body_limit(bytes: u32) -> Option<u64> {
-    (bytes > 0).then_some(u64::from(bytes))
+    (bytes > 0).then_some(u64::from(bytes).min(config::DEFAULT_BYTES / 2))
 }
 
 fn envoys(
@@ -92,4 +93,18 @@ fn envoys(
     let config = errors.take(config::compile(own, cx));
     errors.finish()?;
     config.ok_or_else(Errors::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_of_envoys_is_refused() {
+        let cx = FilterContext { name: "cache".into(), stat_prefix: "in".into() };
+        for bytes in [0, 1, u32::MAX] {
+            let own = proto::Cache { max_body_bytes: body_limit(bytes), ..Default::default() };
+            assert!(config::compile(own, &cx).is_ok(), "{bytes}");
+        }
+    }
 }

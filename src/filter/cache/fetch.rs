@@ -4,10 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Method;
 use http_body_util::BodyExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Caching;
 use super::answer::Asked;
@@ -18,6 +19,9 @@ use crate::cache::{Entry, Key, Lead, Leader};
 use crate::exchange::{
     Body, HttpService, Request, RequestHead, Response, ResponseFuture, StreamInfo, StreamReset,
 };
+
+/// An origin that says nothing for so long is not waited for when no client does.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
 impl Caching {
     /// Asks the origin for what is not stored, or whether it still holds.
@@ -68,8 +72,9 @@ impl Caching {
             let behind = caching.tier.as_ref().map(SharedTier::begin);
             let sent = Sent { asked, key, at, leader, stored, status: "fwd=stale", behind };
             // What went wrong is counted where it did; what is stored stays.
-            if let Ok(mut response) = caching.fetch(sent, request, &next).await {
-                while let Some(Ok(_)) = response.body.frame().await {}
+            let fetch = Box::pin(caching.fetch(sent, request, &next));
+            if let Ok(Ok(mut response)) = timeout(LONGEST_SILENCE, fetch).await {
+                while let Ok(Some(Ok(_))) = timeout(LONGEST_SILENCE, response.body.frame()).await {}
             }
         });
     }
@@ -145,7 +150,7 @@ impl Drop for Fetch {
             runtime.spawn(async move {
                 // The fill goes on for as long as somebody follows. If it is to be asked again, one of
                 // those who follow does.
-                if let Ok(fetched) = Self(Some(open)).await {
+                if let Ok(Ok(fetched)) = timeout(LONGEST_SILENCE, Self(Some(open))).await {
                     drop(fetched.arrived().await);
                 }
             });

@@ -172,7 +172,7 @@ impl Caching {
     fn forget_url(&self, scheme: &str, host: &str, path: &str) {
         let nothing = http::HeaderMap::new();
         let key = self.rules.key.key(&Method::GET, (scheme, host), path, &nothing);
-        if self.rules.key.is_of_url() {
+        if self.rules.key.is_of_url() && !self.rules.has_method(&Method::OPTIONS) {
             self.forget(&key);
             return;
         }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::config::Keeping;
 use super::tier::SharedTier;
@@ -131,6 +132,9 @@ async fn sweep(store: Arc<Store>, mut cleanup: watch::Receiver<Duration>) {
                 Err(_) => return,
             },
         }
+        let began = Instant::now();
         store.sweep().await;
+        // However often something is purged, most of the time is the traffic's.
+        tokio::time::sleep(began.elapsed() * 4).await;
     }
 }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED,
 };
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use httpdate::fmt_http_date;
 use tokio::time::Instant;
 
 use super::Caching;
 use super::answer::{Asked, CACHE_STATUS, from_stored};
 use super::fill::{Sent, stored_headers};
-use crate::cache::{Entry, Outcome};
+use crate::cache::{Entry, Outcome, Variant};
 use crate::exchange::headers::is_hop_by_hop;
 use crate::exchange::{RequestHead, Response};
 
@@ -48,7 +49,8 @@ pub(super) fn ask_if_it_holds(head: &mut RequestHead, entry: &Entry) {
 
 impl Caching {
     /// Makes of the origin's response what is the client's, and stores what may be stored.
-    pub(super) async fn arrived(self, sent: Sent, response: Response) -> Arrived {
+    pub(super) async fn arrived(self, sent: Sent, mut response: Response) -> Arrived {
+        date(&mut response.head.headers);
         let Some(entry) = sent.stored.clone() else {
             return Arrived::Response(self.keep(sent, response).await);
         };
@@ -90,29 +92,46 @@ impl Caching {
         fresh.headers = stored_headers(&merged, &self.rules.policy.said(&merged));
         fresh.stored = Instant::now();
         fresh.marked_fresh();
+        fresh.variant = Variant::of(&merged, &asked.headers);
         let fresh = match judged {
             Ok(freshness) => {
                 fresh.freshness = freshness;
                 let renewed = Arc::new(fresh.like());
-                match (self.store.fill(key.clone(), fresh, &leader.ticket), behind) {
+                let fresh = match (self.store.fill(key.clone(), fresh, &leader.ticket), behind) {
                     (Some(fresh), Some(behind)) => {
                         behind.keep(&key, &fresh);
                         fresh
                     }
                     (fresh, _) => fresh.unwrap_or(renewed),
-                }
+                };
+                leader.flight.say(Outcome::Here(Arc::clone(&fresh)));
+                fresh
             }
             Err(_) => {
-                self.forget(&key);
+                // It is for this client alone. If that is since the client wants it so, others may still
+                // have what is stored.
+                leader.flight.say(Outcome::Refused);
+                let by_itself = (entry.status, &merged);
+                if self.rules.policy.judge(&HeaderMap::new(), by_itself, now).is_err() {
+                    self.forget(&key);
+                }
                 Arc::new(fresh)
             }
         };
-        leader.flight.say(Outcome::Here(Arc::clone(&fresh)));
         // Whatever was left of the origin's answer is not the client's.
         response.stream.flags = Default::default();
         let (fresh, form) = self.formed(&key, fresh, &asked.headers).await;
         let said = format!("{status}; fwd-status=304");
         from_stored(&fresh, form, (&asked.method, &asked.headers), &said, response.stream)
+    }
+}
+
+/// A response says when it came if its origin did not say when it was made (RFC 9110 section 6.6.1).
+fn date(headers: &mut HeaderMap) {
+    if !headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(fmt_http_date(SystemTime::now()))
+    {
+        headers.insert(DATE, now);
     }
 }
 

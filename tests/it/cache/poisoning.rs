@@ -260,6 +260,39 @@ async fn a_response_is_stored_for_the_host_that_the_origin_saw() {
     }
 }
 
+/// Attack: a host that goes on where a path begins, so that a response to another path of the attacker's
+/// choice, or to no host at all, is stored as the victim's.
+#[tokio::test]
+async fn a_host_is_no_part_of_a_path() {
+    let origin = Origin::http1("one").await;
+    let (_proxy, address) = cached(&origin, json!({})).await;
+    for (host, path, of_victim) in [
+        (&b"victim/a"[..], "/b", "/a/b"),
+        (b"victim/c?d=", "/e", "/c?d=/e"),
+        (b"victim/f#", "/g", "/f#/g"),
+    ] {
+        origin.script(saying("evil"));
+        let mut client = Http1::connect(address).await;
+        let head =
+            [format!("GET {path} HTTP/1.1\r\nhost: ").as_bytes(), host, b"\r\n\r\n"].concat();
+        client.send_bytes(&head).await;
+        client.try_answer("GET").await;
+        origin.script(saying("good"));
+        let mut client = Http1::connect(address).await;
+        client.send(&format!("GET {of_victim} HTTP/1.1\r\nhost: victim\r\n\r\n")).await;
+        let victim = client.try_answer("GET").await;
+        assert!(victim.is_none_or(|answer| answer.text() != "evil"), "{host:?}");
+    }
+    // Hosts that are no text are not all one.
+    for (host, says) in [(&b"\xe1"[..], "one"), (b"\xe2", "other")] {
+        origin.script(saying(says));
+        let mut client = Http1::connect(address).await;
+        client.send_bytes(&[b"GET /x HTTP/1.1\r\nhost: ", host, b"\r\n\r\n"].concat()).await;
+        let answer = client.try_answer("GET").await;
+        assert!(answer.is_none_or(|answer| answer.status != 200 || answer.text() == says));
+    }
+}
+
 /// Attack, "Vary bomb": one URL whose response depends on a header that the attacker makes up anew each
 /// time, until the cache holds nothing else.
 #[tokio::test]
