@@ -207,14 +207,31 @@ fn unescaped(inner: &str) -> Cow<'_, str> {
     text.into()
 }
 
+/// Whether a place in a text is within quotes.
+#[derive(Default)]
+struct Quotes {
+    quoted: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    fn pass(&mut self, c: char) {
+        let is_literal = std::mem::take(&mut self.escaped);
+        self.escaped = self.quoted && c == '\\' && !is_literal;
+        self.quoted ^= c == '"' && !is_literal;
+    }
+}
+
 /// The parts of a list, whose commas may stand within quotes.
 fn split(list: &str) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
+    let mut quotes = Quotes::default();
+    // A quote that is never closed must not hide what stands behind it.
+    let mut whole = Quotes::default();
+    list.chars().for_each(|c| whole.pass(c));
+    let is_broken = whole.quoted;
     list.split(move |c| {
-        let is_literal = std::mem::take(&mut escaped);
-        escaped = quoted && c == '\\' && !is_literal;
-        quoted ^= c == '"' && !is_literal;
-        c == ',' && !quoted
+        quotes.pass(c);
+        c == ',' && (is_broken || !quotes.quoted)
     })
     .map(str::trim)
     .filter(|part| !part.is_empty())
@@ -254,6 +271,7 @@ mod tests {
         assert!(!found.private && found.public);
         assert_eq!(found.max_age, Some(Duration::from_secs(60)));
         assert!(response(&["no-cache=\"\""]).no_cache);
+        assert!(response(&["max-age=60, x=\"a, no-store"]).no_store);
         assert_eq!(
             response(&[r#"max-age="\6\0", x="\"," , public"#]).max_age.unwrap().as_secs(),
             60

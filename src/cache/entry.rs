@@ -13,6 +13,8 @@ use super::vary::Variant;
 /// What an entry takes beside its bytes: the table, the maps, the counters.
 const OVERHEAD: u64 = 768;
 const HEADER_OVERHEAD: u64 = 64;
+/// What a tag takes in the index.
+const TAG_OVERHEAD: u64 = 96;
 
 /// Bodies are kept in pieces of this many bytes: few enough pieces to write them quickly, and no allocation
 /// so large that memory is lost around it.
@@ -158,6 +160,7 @@ impl Entry {
     /// It was validated: no purge before counts any more.
     pub fn marked_fresh(&mut self) {
         self.marked = AtomicBool::new(false);
+        self.hits = AtomicU32::new(0);
     }
 
     /// How old it is (RFC 9111 section 4.2.3).
@@ -202,6 +205,7 @@ impl Entry {
             + self.gzip.as_ref().map_or(0, body)
             + headers.sum::<u64>()
             + self.variant.len() as u64
+            + self.tags().count() as u64 * TAG_OVERHEAD
             + OVERHEAD
     }
 }

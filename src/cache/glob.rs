@@ -77,7 +77,7 @@ impl UrlPattern {
                 if host.is_empty() || host.contains('*') {
                     return Err("a host without *, or none");
                 }
-                (Some(host.to_ascii_lowercase().into()), if path.is_empty() { "/" } else { path })
+                (Some(without_own_port(scheme, host)), if path.is_empty() { "/" } else { path })
             }
             _ => (None, text),
         };
@@ -91,6 +91,12 @@ impl UrlPattern {
     pub fn matches(&self, host: &str, path: &str) -> bool {
         self.host.as_ref().is_none_or(|wanted| **wanted == *host) && self.path.matches(path)
     }
+}
+
+/// A host as keys have it.
+fn without_own_port(scheme: &str, host: &str) -> Box<str> {
+    let own_port = if scheme.eq_ignore_ascii_case("https:") { ":443" } else { ":80" };
+    host.strip_suffix(own_port).unwrap_or(host).to_ascii_lowercase().into()
 }
 
 impl fmt::Display for UrlPattern {
@@ -137,6 +143,8 @@ mod tests {
         assert!(all.matches("x", "/a/b") && !all.matches("x", "/b"));
         let one = url("https://X.test:8080/a//b").unwrap();
         assert!(one.matches("x.test:8080", "/a//b") && !one.matches("y", "/a//b"));
+        assert!(url("http://X:80/").unwrap().matches("x", "/"));
+        assert!(url("https://x:443/").unwrap().matches("x", "/"));
         assert_eq!(url("//x").unwrap().path.exact(), Some("/"));
         assert!(url("*.png").unwrap().matches("x", "/a.png"));
         for bad in ["", "a/b", "http://*.test/", "http:///x"] {

@@ -211,7 +211,8 @@ impl Policy {
             }
             _ => return Err(Uncacheable::Status),
         };
-        if asked.no_store || said.no_store && !said.must_understand {
+        let spares = said.must_understand && is_understood(status);
+        if asked.no_store || said.no_store && !spares {
             return Err(Uncacheable::NoStore);
         }
         if said.private {

@@ -69,7 +69,7 @@ crate::stats! {
         counter purge_tag,
         /// Purges of everything.
         counter purge_everything,
-        /// Responses that purges hit.
+        /// Responses that purges hit, but for those of patterns that came with requests.
         counter purged,
         /// Responses fetched before anybody asked.
         counter warmed,
@@ -114,7 +114,7 @@ impl CacheStats {
         }
     }
 
-    pub(super) fn purged(&self, scope: &Scope, hit: u64) {
+    pub(super) fn purge(&self, scope: &Scope, hit: Option<u64>) {
         let kind = match scope {
             Scope::Everything => &self.purge_everything,
             Scope::Url(..) => &self.purge_url,
@@ -122,7 +122,7 @@ impl CacheStats {
             Scope::Tag(_) => &self.purge_tag,
         };
         kind.inc();
-        self.purged.add(hit);
+        self.purged.add(hit.unwrap_or_default());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where responses are kept: a bounded table that the workers share. Entries and bytes are bounded both.
 
+mod room;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +10,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache as Table;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::entry::Entry;
@@ -18,18 +20,13 @@ use super::lead::Flights;
 use super::stats::CacheStats;
 use crate::telemetry::metrics::Counter;
 
+pub use self::room::Reservation;
+
 /// Responses of one resource that differ by the request's headers. Older ones make room.
 const MOST_VARIANTS: usize = 16;
 
 /// What a resource takes in the table and the index beside its responses.
 const OVERHEAD: u64 = 512;
-
-/// What is being filled may take one part of so many of the memory.
-const FILLING: u64 = 2;
-
-/// The memory for stored responses goes up and down by one part of so many as what is being filled takes
-/// more or less.
-const STEPS: u64 = 64;
 
 /// The part of the table that what is asked for often may take, and with it the largest response. The table
 /// reckons it anew from each capacity to the next, rounding down; of multiples of [`GRAIN`] it comes out even,
@@ -112,6 +109,8 @@ pub struct Store {
     set_aside: Mutex<u64>,
     /// Somebody should sweep.
     pub unswept: Notify,
+    /// So many other forms of responses are made at a time.
+    pub encoders: Arc<Semaphore>,
     /// What is counted on it.
     pub stats: Arc<CacheStats>,
 }
@@ -126,6 +125,7 @@ impl Store {
         options.hot_allocation(OFTEN_ASKED_FOR);
         let options = options.build().unwrap_or_else(|_| unreachable!("every option is set"));
         let departed = Departed::default();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let hasher = DefaultHashBuilder::default();
         let table = Table::with_options(options, ByBytes, hasher, departed.clone());
         Self {
@@ -138,6 +138,7 @@ impl Store {
             filling: AtomicU64::new(0),
             set_aside: Mutex::new(0),
             unswept: Notify::new(),
+            encoders: Arc::new(Semaphore::new(processors)),
             stats,
         }
     }
@@ -218,11 +219,6 @@ impl Store {
     /// Whether no purge since its fill began is of what is on its way, as far as its head is known.
     pub(super) fn outlived(&self, key: &Key, head: Option<&Entry>, begun: u64) -> bool {
         self.index.lock().outlived(key, head, begun)
-    }
-
-    /// Memory for something that is being filled; none of it yet.
-    pub fn reserve(self: &Arc<Self>) -> Reservation {
-        Reservation { store: Arc::clone(self), bytes: 0 }
     }
 
     /// Stores what a fill brought, in place of the response for the same request if there is one; `None` if
@@ -342,12 +338,21 @@ impl Store {
     /// It takes the same time however many responses there are, but for patterns with a star before their
     /// end or within a name, whose responses are counted one by one.
     pub fn purge(&self, scope: &Scope, soft: bool) -> u64 {
+        self.purge_uncounted(scope, soft).unwrap_or_else(|| {
+            let hit = self.count_hit(scope);
+            self.stats.purged.add(hit);
+            hit
+        })
+    }
+
+    /// The same, but responses are never counted one by one: it takes the same time whatever the scope, and
+    /// `None` says that nobody knows how many there were.
+    pub fn purge_uncounted(&self, scope: &Scope, soft: bool) -> Option<u64> {
         let mut index = self.index.lock();
         let hit = index.purge(scope, soft);
         self.last_purge.store(index.now(), Ordering::Release);
         drop(index);
-        let hit = hit.unwrap_or_else(|| self.count_hit(scope));
-        self.stats.purged(scope, hit);
+        self.stats.purge(scope, hit);
         self.unswept.notify_one();
         hit
     }
@@ -419,28 +424,6 @@ impl Store {
         self.stats.entries.set(gauge(self.table.len() as u64));
         self.stats.bytes.set(gauge(self.table.weight()));
     }
-
-    /// Makes room for what is being filled.
-    fn set_aside(&self) {
-        let wanted = || {
-            let bytes = self.bounds.lock().bytes;
-            let filling = self.filling.load(Ordering::Relaxed);
-            self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
-            let step = (bytes / STEPS).max(1);
-            (bytes, filling.next_multiple_of(step).min(bytes / FILLING))
-        };
-        if *self.set_aside.lock() == wanted().1 {
-            return;
-        }
-        let mut index = self.index.lock();
-        // Another may have been here since.
-        let (bytes, wanted) = wanted();
-        *self.set_aside.lock() = wanted;
-        self.table.set_capacity(even(bytes - wanted));
-        self.settle(&mut index, None, &self.stats.evicted_memory);
-        drop(index);
-        self.count();
-    }
 }
 
 /// So many bytes, or somewhat less.
@@ -451,37 +434,6 @@ fn even(bytes: u64) -> u64 {
 /// Whether a response cannot be used by anybody any more, nor be validated.
 fn is_spent(entry: &Entry, now: Instant) -> bool {
     !entry.can_be_validated() && entry.freshness.is_spent(entry.age(now))
-}
-
-/// Memory that something takes that is being filled. It is given back when this is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    store: Arc<Store>,
-    bytes: u64,
-}
-
-impl Reservation {
-    /// Takes more; false if too much is being filled already.
-    pub fn add(&mut self, bytes: u64) -> bool {
-        let most = self.store.bounds.lock().bytes / FILLING;
-        let now = self.store.filling.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if now > most {
-            self.store.filling.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.bytes += bytes;
-        self.store.set_aside();
-        true
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.store.filling.fetch_sub(self.bytes, Ordering::Relaxed);
-            self.store.set_aside();
-        }
-    }
 }
 
 impl std::fmt::Debug for Store {

@@ -56,21 +56,16 @@ pub(super) fn from_stored(
     Response { head, body, stream }
 }
 
-/// The answer with a body that is still on its way.
+/// The answer to a GET for all of it, with a body that is still on its way.
 pub(super) fn from_flight(
     entry: &Entry,
     follower: Follower,
-    (method, asked): (&Method, &HeaderMap),
     status: &str,
     mut stream: Box<StreamInfo>,
 ) -> Response {
     let mut head = head_of(entry, Form::Only);
     let length = entry.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    let body = match entry.status == StatusCode::OK && is_unchanged(&head.headers, asked) {
-        true => not_modified(&mut head),
-        false if method == Method::HEAD => Body::Empty,
-        false => followed(follower, length),
-    };
+    let body = followed(follower, length);
     say(&mut head, status);
     stream.details = "response_from_cache";
     Response { head, body, stream }
@@ -139,6 +134,10 @@ fn unsatisfiable(head: &mut ResponseHead, size: u64) -> Body {
 /// RFC 9110 section 15.3.7.
 fn partial(head: &mut ResponseHead, body: &Stored, parts: &[Part]) -> Body {
     head.status = StatusCode::PARTIAL_CONTENT;
+    // They are of the whole.
+    for name in encode::OF_THE_BYTES {
+        head.headers.remove(name);
+    }
     let size = body.length();
     let content_range = |part: &Part| {
         let (first, last) = part.bounds();

@@ -99,13 +99,20 @@ impl Encoding {
         if entry.gzip.is_some() {
             return (entry, Form::Gzip);
         }
+        // More at a time than there are processors would only take longer.
+        let Ok(permit) = Arc::clone(&store.encoders).try_acquire_owned() else {
+            return (entry, Form::Identity);
+        };
         if entry.busy.swap(true, Ordering::Relaxed) {
             return (entry, Form::Identity);
         }
         let (store, key, plain) = (Arc::clone(store), key.clone(), Arc::clone(&entry));
         let level = self.level;
         // It is kept even if who asked first does not wait for it.
-        let made = tokio::task::spawn_blocking(move || encode(&store, &key, &plain, level));
+        let made = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            encode(&store, &key, &plain, level)
+        });
         match made.await {
             Ok(Some(encoded)) => (encoded, Form::Gzip),
             // Not worth it, now and later: it stays busy.
@@ -146,7 +153,7 @@ pub(super) fn dress(headers: &mut HeaderMap, form: Form) {
     }
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     // What is said of the plain bytes does not hold for these.
-    for name in [ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_MD5, DIGEST, CONTENT_DIGEST] {
+    for name in [ACCEPT_RANGES, CONTENT_LENGTH, DIGEST].into_iter().chain(OF_THE_BYTES) {
         headers.remove(name);
     }
     if let Some(etag) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) {
@@ -157,9 +164,11 @@ pub(super) fn dress(headers: &mut HeaderMap, form: Form) {
     }
 }
 
-const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const DIGEST: HeaderName = HeaderName::from_static("digest");
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// Fields that hold for the very bytes of a message (RFC 9530 section 2).
+pub(super) const OF_THE_BYTES: [HeaderName; 2] =
+    [HeaderName::from_static("content-md5"), HeaderName::from_static("content-digest")];
 
 /// Whether a request takes gzip, and does not like the plain form better (RFC 9110 section 12.5.3).
 fn takes_gzip(asked: &HeaderMap) -> bool {

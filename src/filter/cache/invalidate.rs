@@ -96,7 +96,8 @@ impl Invalidation {
             return LocalReply::new(StatusCode::FORBIDDEN, "cache_purge_forbidden", text);
         }
         let scope = caching.scope_of_target(request);
-        let hit = caching.purge(self.all_or(&scope));
+        // A URL, and everything, are counted.
+        let hit = caching.purge(self.all_or(&scope)).unwrap_or_default();
         LocalReply::new(StatusCode::OK, "cache_purged", format!("{{\"purged\": {hit}}}\n"))
     }
 
@@ -189,9 +190,9 @@ impl Caching {
         }
     }
 
-    /// Forgets what is of a scope, here and in the fleet; how many responses that were here.
-    fn purge(&self, scope: &Scope) -> u64 {
-        let hit = self.store.purge(scope, false);
+    /// Forgets what is of a scope, here and in the fleet; how many responses that were here, if it is known.
+    fn purge(&self, scope: &Scope) -> Option<u64> {
+        let hit = self.store.purge_uncounted(scope, false);
         if let Some(tier) = &self.tier {
             tier.purge_behind(scope, false);
         }

@@ -42,10 +42,9 @@ impl Caching {
                         break;
                     }
                     self.store.stats.coalesced.inc();
-                    let by = (&asked.method, &asked.headers);
                     let status = format!("{status}; collapsed");
                     let stream = request.stream;
-                    return Turn::Answered(from_flight(&entry, follower, by, &status, stream));
+                    return Turn::Answered(from_flight(&entry, follower, &status, stream));
                 }
                 Ok(Outcome::Here(entry)) if entry.variant.matches(&asked.headers) => {
                     if self.use_of(&entry, &asked.headers) != Use::Fresh {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::{HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use self::answer::{Asked, from_stored, say};
@@ -117,6 +117,7 @@ impl Caching {
         let Request { head, stream, .. } = request;
         stream.request_body.is_none()
             && !FOR_THE_ORIGIN.iter().any(|name| head.headers.contains_key(name))
+            && known_scheme(head).is_some()
             && !self.rules.excludes(head.uri.path())
     }
 
@@ -256,12 +257,18 @@ fn host(head: &RequestHead) -> &str {
     head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
-/// As the client, or a proxy that is trusted, says it was.
-fn scheme(head: &RequestHead) -> &'static str {
-    match head.headers.get(X_FORWARDED_PROTO) {
-        Some(scheme) if scheme.as_bytes().eq_ignore_ascii_case(b"https") => "https",
-        _ => "http",
+/// As the client, or a proxy that is trusted, says it was. The origin may make much of it, so what is neither is
+/// not for the cache.
+fn known_scheme(head: &RequestHead) -> Option<&'static str> {
+    match head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        None | Some(b"http") => Some("http"),
+        Some(b"https") => Some("https"),
+        Some(_) => None,
     }
+}
+
+fn scheme(head: &RequestHead) -> &'static str {
+    known_scheme(head).unwrap_or("http")
 }
 
 /// Whether nobody can follow what comes of a request.

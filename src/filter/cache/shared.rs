@@ -93,7 +93,10 @@ impl SharedCache {
     /// Forgets what is of a scope, or marks it stale, here and in the fleet. How many responses that were
     /// here, and whether the fleet has been told: it will be as soon as it can.
     pub async fn purge(&self, scope: &PurgeScope, soft: bool) -> (u64, bool) {
-        let hit = self.store.purge(scope, soft);
+        let (store, counted) = (Arc::clone(&self.store), scope.clone());
+        // What has to be counted one by one takes its time.
+        let hit = tokio::task::spawn_blocking(move || store.purge(&counted, soft)).await;
+        let hit = hit.unwrap_or_default();
         match self.tier() {
             Some(tier) => (hit, tier.purge(scope, soft).await),
             None => (hit, true),

@@ -69,7 +69,6 @@ impl Caching {
             return Arrived::Response(self.keep(sent, response).await);
         }
         if !is_of(&response.head.headers, &entry) {
-            self.forget(&sent.key);
             return Arrived::Again(Box::new((self, sent, response)));
         }
         Arrived::Response(self.renew(sent, &entry, response).await)
