@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -43,9 +43,12 @@ impl Drop for Open {
     }
 }
 
-/// A version that was replaced; its connections still follow its route table.
+/// A version that was replaced; its connections still follow its route table. They alone keep it, and what
+/// its filters keep, in memory.
 struct Retired {
-    hcm: Arc<Hcm>,
+    hcm: Weak<Hcm>,
+    /// With it what was counted stays, to be read until the next change.
+    _config: Arc<ListenerConfig>,
     drain: Arc<Drain>,
 }
 
@@ -107,8 +110,8 @@ impl Listeners {
         for open in self.open.values() {
             open.current.load().hcm.follow_routes(tables);
         }
-        for retired in &self.draining {
-            retired.hcm.follow_routes(tables);
+        for hcm in self.draining.iter().filter_map(|retired| retired.hcm.upgrade()) {
+            hcm.follow_routes(tables);
         }
         // Last, so that a port that moves from one listener to another is never without one.
         for name in gone {
@@ -166,7 +169,10 @@ impl Listeners {
 
     fn retire(&mut self, version: &Version, over: Duration) {
         version.drain.begin(over);
-        self.draining
-            .push(Retired { hcm: Arc::clone(&version.hcm), drain: Arc::clone(&version.drain) });
+        self.draining.push(Retired {
+            hcm: Arc::downgrade(&version.hcm),
+            _config: Arc::clone(&version.config),
+            drain: Arc::clone(&version.drain),
+        });
     }
 }
