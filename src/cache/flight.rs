@@ -126,9 +126,14 @@ impl Flight {
         }
     }
 
-    /// Has the fetch woken when the last reader leaves.
-    pub fn wake_when_left(&self, waker: &Waker) {
-        self.0.lock().fetcher = Some(waker.clone());
+    /// Waits until nobody reads any more.
+    pub fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.readers.is_empty() {
+            return Poll::Ready(());
+        }
+        state.fetcher = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// More of the body.

@@ -159,8 +159,7 @@ impl Future for Fill {
         }
         while std::task::ready!(this.leader.flight.poll_wanted(cx)) {
             let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-                this.leader.flight.wake_when_left(cx.waker());
-                return Poll::Pending;
+                return this.leader.flight.poll_left(cx);
             };
             let frame = match frame {
                 Some(Ok(frame)) => frame,
