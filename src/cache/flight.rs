@@ -2,7 +2,8 @@
 //!
 //! Whoever fetches it says what it is ([`Flight::say`]) and pushes its bytes; each [`Follower`] reads at its
 //! own speed. While it may be stored, the fetch does not wait for readers; when it may not be any more, what
-//! the slowest has read is let go, and the fetch waits for the slowest. When nobody reads, it is over.
+//! the slowest has read is let go, and the fetch waits for the slowest, unless that reads nothing at all
+//! while others wait ([`Flight::leave_behind`]). When nobody reads, it is over.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -124,6 +125,27 @@ impl Flight {
                 Poll::Pending
             }
         }
+    }
+
+    /// How far those have read who keep others waiting that have read all there is.
+    pub fn held_up_at(&self) -> Option<u64> {
+        let state = self.0.lock();
+        let places = || state.readers.iter().map(|(_, reader)| reader.at);
+        let slowest = places().min().filter(|_| state.passes)?;
+        (slowest < state.length && places().any(|at| at >= state.length)).then_some(slowest)
+    }
+
+    /// Goes on without those who are no further than here: for them it breaks off.
+    pub fn leave_behind(&self, place: u64) {
+        let mut state = self.0.lock();
+        // Nobody joins what passes, so that no other takes their numbers.
+        debug_assert!(state.passes);
+        let left: Vec<usize> =
+            state.readers.iter().filter(|(_, r)| r.at <= place).map(|(id, _)| id).collect();
+        for id in left {
+            state.readers.remove(id).waker.into_iter().for_each(Waker::wake);
+        }
+        state.let_go();
     }
 
     /// Waits until nobody reads any more.
@@ -256,7 +278,9 @@ impl Follower {
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Broken>>> {
         let mut guard = self.flight.0.lock();
         let state = &mut *guard;
-        let Some(reader) = state.readers.get_mut(self.id) else { return Poll::Ready(None) };
+        let Some(reader) = state.readers.get_mut(self.id) else {
+            return Poll::Ready(Some(Err(Broken)));
+        };
         if reader.at < state.length {
             let next = state.pieces.partition_point(|(at, _)| *at <= reader.at).saturating_sub(1);
             let Some((at, data)) = state.pieces.get(next) else {
@@ -291,7 +315,7 @@ impl Follower {
     /// Whether all of it was read.
     pub fn is_at_end(&self) -> bool {
         let state = self.flight.0.lock();
-        let Some(reader) = state.readers.get(self.id) else { return true };
+        let Some(reader) = state.readers.get(self.id) else { return false };
         match &state.end {
             Some(End::Whole(None)) => reader.at >= state.length,
             Some(End::Whole(Some(_))) => reader.at == u64::MAX,
@@ -387,6 +411,30 @@ mod tests {
         assert_eq!(wanted(&flight), Poll::Ready(true));
         drop(quick);
         assert_eq!(wanted(&flight), Poll::Ready(false), "nobody is left");
+    }
+
+    #[test]
+    fn who_keeps_others_waiting_is_left_behind() {
+        let flight = Arc::new(Flight::default());
+        let (mut quick, mut slow) = (flight.follow().unwrap(), flight.follow().unwrap());
+        flight.push(Bytes::from(vec![b'x'; 1 << 20]));
+        assert_eq!(flight.held_up_at(), None, "it may be stored");
+        flight.pass();
+        assert_eq!(flight.held_up_at(), None, "nobody waits");
+        for _ in 0..4 {
+            assert!(read(&mut quick).is_ready());
+        }
+        assert_eq!(flight.held_up_at(), Some(0));
+        assert_eq!(read(&mut slow), Poll::Ready(Some(Ok(Bytes::from(vec![b'x'; PIECE])))));
+        assert_eq!(flight.held_up_at(), Some(PIECE as u64));
+        flight.leave_behind(PIECE as u64);
+        assert_eq!((wanted(&flight), flight.held_up_at()), (Poll::Ready(true), None));
+        assert_eq!(flight.0.lock().pieces.len(), 0);
+        assert_eq!(read(&mut slow), Poll::Ready(Some(Err(Broken))));
+        assert!(!slow.is_at_end());
+        drop(slow);
+        flight.push(Bytes::from_static(b"a"));
+        assert_eq!(read(&mut quick), data("a"));
     }
 
     #[tokio::test]

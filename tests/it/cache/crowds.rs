@@ -148,6 +148,29 @@ async fn what_turns_out_to_be_too_large_reaches_all_whole_and_is_not_stored() {
     until_idle(&proxy).await;
 }
 
+/// The same, where the others cannot be given anything without it: it is waited for, but not for ever.
+#[tokio::test]
+async fn who_reads_nothing_of_what_is_too_large_is_left_behind() {
+    const SIZE: u64 = 24 << 20;
+    let origin = Origin::http1("one").await;
+    origin.script(paused(1_000, fresh_of(SIZE).chunked()));
+    let (proxy, address) = cached(&origin, json!({})).await;
+    let mut clients = crowd(address, 4, "/a").await;
+    let heads = join_all(clients.iter_mut().map(Http1::head)).await;
+    origin.release();
+    let (slow, quick) = clients.split_at_mut(1);
+    let bodies = quick.iter_mut().zip(&heads).map(|(client, head)| {
+        let (_, headers) = head.as_ref().unwrap();
+        client.body(headers)
+    });
+    for body in join_all(bodies).await {
+        assert_eq!(body.unwrap().0.len() as u64, SIZE);
+    }
+    assert_eq!(slow[0].body(&heads[0].as_ref().unwrap().1).await, None);
+    assert_eq!(origin.requests(), 1);
+    until_idle(&proxy).await;
+}
+
 #[tokio::test]
 async fn trailers_reach_all() {
     let origin = Origin::http1("one").await;
