@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{cached, caching, verdict};
 use crate::harness::resources::{bootstrap, over_http2, static_cluster, table, to};
-use crate::harness::{Answer, Http1, Http2, Origin, Proxy, Script, get};
+use crate::harness::{Answer, Http1, Http2, Origin, Proxy, Script, eventually, get, request};
 
 /// A body of this size that may be stored.
 pub(super) fn fresh_of(size: u64) -> Script {
@@ -230,6 +230,30 @@ async fn what_is_stale_is_validated_once_for_all() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_validation_behind_and_there_is_one() {
+    let origin = Origin::http1("one").await;
+    let old = Script::size(5_000).header("cache-control", "max-age=60, stale-while-revalidate=600");
+    origin.script(old.header("age", "100"));
+    let (proxy, address) = cached(&origin, json!({})).await;
+    get(address, "/a").await;
+    origin.script(Script { held: true, ..fresh_of(6_000) });
+    let mut all = crowd(address, 100, "/a").await;
+    for answer in answers(&mut all).await {
+        assert_eq!(answer.body.len(), 5_000);
+        assert!(verdict(&answer).ends_with("; detail=stale-while-revalidate"));
+    }
+    origin.until_active(1).await;
+    assert_eq!(proxy.stat("http.in.cache.background").await, 1);
+    origin.release();
+    eventually("the new one is there", async || {
+        (get(address, "/a").await.body.len() == 6_000).then_some(())
+    })
+    .await;
+    assert_eq!(origin.requests(), 2);
+    until_idle(&proxy).await;
+}
+
+#[tokio::test]
 async fn an_error_that_something_stale_is_better_than_is_asked_for_once() {
     let origin = Origin::http1("one").await;
     let old = Script::size(5_000).header("cache-control", "max-age=1, stale-if-error=1000");
@@ -249,7 +273,7 @@ async fn an_error_that_something_stale_is_better_than_is_asked_for_once() {
     // One that does not take anything stale is told of the error.
     origin.script(Script::status(503));
     let strict = [("cache-control", "no-cache")];
-    let answer = crate::harness::request(address, "GET", "/a", &strict, b"").await;
+    let answer = request(address, "GET", "/a", &strict, b"").await;
     assert_eq!(answer.status, 503);
 }
 

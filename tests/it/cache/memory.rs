@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::cached;
 use super::crowds::{crowd, fresh_of, paused, until_idle};
-use crate::harness::{Http1, Origin, Proxy, Script};
+use crate::harness::{Http1, Origin, Proxy, Script, get};
 
 const MIB: u64 = 1 << 20;
 /// Clients that fill a cache at the same time.
@@ -72,7 +72,7 @@ async fn of_room(room: u64) -> (Origin, Proxy, SocketAddr) {
     let limits = json!({ "max_memory_bytes": room, "max_entries": 1_000_000 });
     let (proxy, address) = cached(&origin, limits).await;
     // Its threads and connections are there before the first look at the memory.
-    let clients = join_all((0..CLIENTS).map(|_| crate::harness::get(address, "/warm/1000")));
+    let clients = join_all((0..CLIENTS).map(|_| get(address, "/warm/1000")));
     clients.await;
     (origin, proxy, address)
 }
@@ -112,6 +112,40 @@ async fn gigabytes_pass_and_memory_stays_where_it_is() {
     assert!(bytes <= room);
     assert!(*most <= room * 115 / 100, "more than 15 percent over");
     assert!(grown.peak <= room + 32 * MIB);
+}
+
+#[tokio::test]
+async fn what_is_being_filled_has_its_part_and_no_more() {
+    let origin = Origin::http1("one").await;
+    origin.script(paused(50_000, fresh_of(100_000).chunked()));
+    let limits = json!({ "max_memory_bytes": 1_000_000, "max_body_bytes": 200_000 });
+    let (proxy, address) = cached(&origin, limits).await;
+    let mut clients = Vec::new();
+    for n in 0..40 {
+        clients.append(&mut crowd(address, 1, &format!("/{n}")).await);
+    }
+    let heads = join_all(clients.iter_mut().map(Http1::head)).await;
+    proxy.until_stat_at_least("http.in.cache.uncacheable_too_large", 30).await;
+    let filling = proxy.stat("http.in.cache.bytes_filling").await;
+    assert!((100_000..=500_000).contains(&filling), "{filling}");
+    origin.release();
+    let bodies = clients.iter_mut().zip(&heads);
+    let bodies = bodies.map(|(client, head)| client.body(&head.as_ref().unwrap().1));
+    for body in join_all(bodies).await {
+        assert_eq!(body.unwrap().0.len(), 100_000);
+    }
+    until_idle(&proxy).await;
+    assert_eq!(origin.requests(), 40);
+    let stored = proxy.stat("http.in.cache.stored").await;
+    let refused = proxy.stat("http.in.cache.uncacheable_too_large").await;
+    assert_eq!(stored + refused, 40);
+    // There is room for all that is stored again.
+    origin.script(fresh_of(100_000));
+    for n in 0..5 {
+        get(address, &format!("/again/{n}")).await;
+    }
+    proxy.until_stat_at_least("http.in.cache.entries", 5).await;
+    assert!(proxy.stat("http.in.cache.bytes").await <= 1_000_000);
 }
 
 #[tokio::test]
