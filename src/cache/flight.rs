@@ -46,7 +46,7 @@ struct State {
     pieces: VecDeque<(u64, Bytes)>,
     /// How much has arrived.
     length: u64,
-    /// How much of that, at the end, is in the memory that it arrived in.
+    /// How much of that, at the end, is not in pieces for the store yet.
     raw: u64,
     end: Option<End>,
     /// It will not be stored: what was read is let go.
@@ -227,7 +227,8 @@ impl State {
         self.readers.iter_mut().filter_map(|(_, r)| r.waker.take()).for_each(Waker::wake);
     }
 
-    /// Puts what has arrived into memory of its own, so that nothing else is kept with it.
+    /// Puts what has arrived into memory of its own, so that nothing else is kept with it. What does not fill
+    /// a piece is put into another together with what comes next.
     fn settle(&mut self) {
         let from = self.length - self.raw;
         let first = self.pieces.partition_point(|(at, _)| *at < from);
@@ -237,7 +238,7 @@ impl State {
             self.pieces.push_back((at, piece.clone()));
             at += piece.len() as u64;
         }
-        self.raw = 0;
+        self.raw = self.length % PIECE as u64;
     }
 
     fn let_go(&mut self) {
@@ -402,10 +403,9 @@ mod tests {
         flight.pass();
         assert!(flight.follow().is_none());
         assert!(wanted(&flight).is_pending());
-        for _ in 0..4 {
-            assert!(read(&mut quick).is_ready());
-        }
-        assert_eq!(flight.0.lock().pieces.len(), 4);
+        while read(&mut quick).is_ready() {}
+        let kept = flight.0.lock().pieces.len();
+        assert_eq!(kept, (1_usize << 20).div_ceil(PIECE));
         drop(slow);
         assert_eq!(flight.0.lock().pieces.len(), 0);
         assert_eq!(wanted(&flight), Poll::Ready(true));
@@ -421,9 +421,7 @@ mod tests {
         assert_eq!(flight.held_up_at(), None, "it may be stored");
         flight.pass();
         assert_eq!(flight.held_up_at(), None, "nobody waits");
-        for _ in 0..4 {
-            assert!(read(&mut quick).is_ready());
-        }
+        while read(&mut quick).is_ready() {}
         assert_eq!(flight.held_up_at(), Some(0));
         assert_eq!(read(&mut slow), Poll::Ready(Some(Ok(Bytes::from(vec![b'x'; PIECE])))));
         assert_eq!(flight.held_up_at(), Some(PIECE as u64));
@@ -451,6 +449,24 @@ mod tests {
         assert_eq!(read(&mut follower), data("a"));
         assert_eq!(read(&mut follower), Poll::Ready(Some(Err(Broken))));
         assert!(matches!(flight.outcome(), Some(Outcome::Refused)));
+    }
+
+    #[test]
+    fn however_it_arrives_a_body_is_kept_in_whole_pieces() {
+        let flight = Flight::default();
+        let sizes = [10, PIECE - 20, 5, 3 * PIECE, 7, PIECE + 1, 100, 2 * PIECE - 50];
+        for (n, size) in sizes.into_iter().enumerate() {
+            flight.push(Bytes::from(vec![u8::try_from(n).unwrap(); size]));
+        }
+        let body = flight.body();
+        let total: usize = sizes.iter().sum();
+        let lengths: Vec<usize> = body.pieces().iter().map(Bytes::len).collect();
+        let (last, whole) = lengths.split_last().unwrap();
+        assert!(whole.iter().all(|length| *length == PIECE), "{lengths:?}");
+        assert_eq!((*last, body.length()), (total % PIECE, total as u64));
+        let expected =
+            sizes.iter().enumerate().flat_map(|(n, size)| vec![u8::try_from(n).unwrap(); *size]);
+        assert!(body.pieces().concat().into_iter().eq(expected));
     }
 
     #[test]
