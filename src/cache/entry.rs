@@ -16,9 +16,10 @@ const HEADER_OVERHEAD: u64 = 64;
 /// What a tag takes in the index.
 const TAG_OVERHEAD: u64 = 96;
 
-/// Bodies are kept in pieces of this many bytes: few enough pieces to write them quickly, and no allocation
-/// so large that memory is lost around it.
-pub(super) const PIECE: usize = 256 << 10;
+/// Bodies are kept in pieces of this many bytes: few enough pieces to write them quickly, and all of one size
+/// but the last, so that what one body leaves fits the next. Nine of them fill a page of the allocator, which
+/// is half a MiB; larger ones come from pages of 4 MiB, and much would be lost around those.
+pub(super) const PIECE: usize = 56 << 10;
 
 /// Which responses belong together, as their origin says; for both, a list.
 const TAG_HEADERS: [(HeaderName, u8); 2] = [
@@ -219,10 +220,10 @@ pub fn tags(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What an allocator takes for so many bytes: sizes go up in eighths.
+/// What an allocator takes for so many bytes: there are four sizes from one power of two to the next.
 fn allocated(piece: &Bytes) -> u64 {
     let size = piece.len().max(64);
-    let step = (size.next_power_of_two() / 16).max(16);
+    let step = (size.next_power_of_two() / 8).max(16);
     size.next_multiple_of(step) as u64
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Whoever fetches it says what it is ([`Flight::say`]) and pushes its bytes; each [`Follower`] reads at its
 //! own speed. While it may be stored, the fetch does not wait for readers; when it may not be any more, what
-//! the slowest has read is let go, and the fetch waits for the slowest. When nobody reads, it is over.
+//! the slowest has read is let go, and the fetch waits for the slowest, unless that reads nothing at all
+//! while others wait ([`Flight::leave_behind`]). When nobody reads, it is over.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -50,7 +51,7 @@ struct State {
     pieces: VecDeque<(u64, Bytes)>,
     /// How much has arrived.
     length: u64,
-    /// How much of that, at the end, is in the memory that it arrived in.
+    /// How much of that, at the end, is not in pieces for the store yet.
     raw: u64,
     end: Option<End>,
     /// It will not be stored: what was read is let go.
@@ -150,13 +151,35 @@ impl Flight {
         }
     }
 
-    /// Has the fetch woken when the last reader leaves, or now if it has left.
-    pub fn wake_when_left(&self, waker: &Waker) {
+    /// How far those have read who keep others waiting that have read all there is.
+    pub fn held_up_at(&self) -> Option<u64> {
+        let state = self.0.lock();
+        let places = || state.readers.iter().map(|(_, reader)| reader.at);
+        let slowest = places().min().filter(|_| state.passes)?;
+        (slowest < state.length && places().any(|at| at >= state.length)).then_some(slowest)
+    }
+
+    /// Goes on without those who are no further than here: for them it breaks off.
+    pub fn leave_behind(&self, place: u64) {
         let mut state = self.0.lock();
-        match state.readers.is_empty() {
-            true => waker.wake_by_ref(),
-            false => state.fetcher = Some(waker.clone()),
+        // Nobody joins what passes, so that no other takes their numbers.
+        debug_assert!(state.passes);
+        let left: Vec<usize> =
+            state.readers.iter().filter(|(_, r)| r.at <= place).map(|(id, _)| id).collect();
+        for id in left {
+            state.readers.remove(id).waker.into_iter().for_each(Waker::wake);
         }
+        state.let_go();
+    }
+
+    /// Waits until nobody reads any more.
+    pub fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.readers.is_empty() {
+            return Poll::Ready(());
+        }
+        state.fetcher = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// More of the body.
@@ -229,7 +252,8 @@ impl State {
         self.readers.iter_mut().filter_map(|(_, r)| r.waker.take()).for_each(Waker::wake);
     }
 
-    /// Puts what has arrived into memory of its own, so that nothing else is kept with it.
+    /// Puts what has arrived into memory of its own, so that nothing else is kept with it. What does not fill
+    /// a piece is put into another together with what comes next.
     fn settle(&mut self) {
         let from = self.length - self.raw;
         let first = self.pieces.partition_point(|(at, _)| *at < from);
@@ -239,7 +263,7 @@ impl State {
             self.pieces.push_back((at, piece.clone()));
             at += piece.len() as u64;
         }
-        self.raw = 0;
+        self.raw = self.length % PIECE as u64;
     }
 
     fn let_go(&mut self) {
@@ -280,7 +304,9 @@ impl Follower {
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Broken>>> {
         let mut guard = self.flight.0.lock();
         let state = &mut *guard;
-        let Some(reader) = state.readers.get_mut(self.id) else { return Poll::Ready(None) };
+        let Some(reader) = state.readers.get_mut(self.id) else {
+            return Poll::Ready(Some(Err(Broken)));
+        };
         if reader.at < state.length {
             let next = state.pieces.partition_point(|(at, _)| *at <= reader.at).saturating_sub(1);
             let Some((at, data)) = state.pieces.get(next) else {
@@ -315,7 +341,7 @@ impl Follower {
     /// Whether all of it was read.
     pub fn is_at_end(&self) -> bool {
         let state = self.flight.0.lock();
-        let Some(reader) = state.readers.get(self.id) else { return true };
+        let Some(reader) = state.readers.get(self.id) else { return false };
         match &state.end {
             Some(End::Whole(None)) => reader.at >= state.length,
             Some(End::Whole(Some(_))) => reader.at == u64::MAX,
@@ -338,123 +364,4 @@ impl Drop for Follower {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::{Wake, Waker};
-
-    use http::StatusCode;
-
-    use super::*;
-    use crate::cache::{Freshness, Variant};
-
-    fn head() -> Arc<Entry> {
-        let head = (StatusCode::OK, HeaderMap::new());
-        Arc::new(Entry::new(head, Variant::default(), Freshness::default()))
-    }
-
-    fn read(follower: &mut Follower) -> Poll<Option<Result<Bytes, Broken>>> {
-        let part = follower.poll_part(&mut Context::from_waker(Waker::noop()));
-        part.map(|part| {
-            part.map(|part| match part? {
-                Part::Data(data) => Ok(data),
-                Part::Trailers(_) => Ok(Bytes::from_static(b"trailers")),
-            })
-        })
-    }
-
-    fn wanted(flight: &Flight) -> Poll<bool> {
-        flight.poll_wanted(&mut Context::from_waker(Waker::noop()))
-    }
-
-    fn data(text: &'static str) -> Poll<Option<Result<Bytes, Broken>>> {
-        Poll::Ready(Some(Ok(Bytes::from_static(text.as_bytes()))))
-    }
-
-    #[test]
-    fn a_fetch_hears_that_its_last_reader_left_before_it_asked() {
-        struct Woken(AtomicBool);
-        impl Wake for Woken {
-            fn wake(self: Arc<Self>) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let flight = Arc::new(Flight::default());
-        let last = flight.follow().unwrap();
-        assert_eq!(wanted(&flight), Poll::Ready(true));
-        drop(last);
-        let woken = Arc::new(Woken(AtomicBool::new(false)));
-        flight.wake_when_left(&Arc::clone(&woken).into());
-        assert!(woken.0.load(Ordering::Relaxed));
-    }
-
-    #[tokio::test]
-    async fn late_followers_read_from_the_beginning_and_on_from_the_store() {
-        let flight = Arc::new(Flight::default());
-        let end = EndGuard(Arc::clone(&flight));
-        let mut first = flight.follow().unwrap();
-        flight.say(Outcome::Comes(head()));
-        flight.push(Bytes::from_static(b"ab"));
-        assert_eq!(read(&mut first), data("ab"));
-        assert!(read(&mut first).is_pending());
-        flight.push(Bytes::from_static(b"cd"));
-        let mut second = flight.follow().unwrap();
-        assert!(matches!(second.outcome().await, Outcome::Comes(_)));
-        assert_eq!(read(&mut second), data("ab"));
-        let mut entry = head().like();
-        entry.body = flight.body();
-        flight.stored(Arc::new(entry));
-        flight.finish(None);
-        drop(end);
-        assert_eq!((read(&mut first), read(&mut second)), (data("cd"), data("cd")));
-        assert!(first.is_at_end() && read(&mut first) == Poll::Ready(None));
-        let mut third = flight.follow().unwrap();
-        assert_eq!(read(&mut third), data("abcd"));
-    }
-
-    #[test]
-    fn what_is_not_stored_is_let_go_at_the_pace_of_the_slowest() {
-        let flight = Arc::new(Flight::default());
-        let (mut quick, slow) = (flight.follow().unwrap(), flight.follow().unwrap());
-        flight.push(Bytes::from(vec![b'x'; 1 << 20]));
-        assert_eq!(wanted(&flight), Poll::Ready(true), "it may be stored");
-        flight.pass();
-        assert!(flight.follow().is_none());
-        assert!(wanted(&flight).is_pending());
-        for _ in 0..4 {
-            assert!(read(&mut quick).is_ready());
-        }
-        assert_eq!(flight.0.lock().pieces.len(), 4);
-        drop(slow);
-        assert_eq!(flight.0.lock().pieces.len(), 0);
-        assert_eq!(wanted(&flight), Poll::Ready(true));
-        drop(quick);
-        assert_eq!(wanted(&flight), Poll::Ready(false), "nobody is left");
-    }
-
-    #[tokio::test]
-    async fn a_fetch_that_ends_without_a_word_is_nothing_and_one_that_breaks_off_is_broken() {
-        let flight = Arc::new(Flight::default());
-        let mut follower = flight.follow().unwrap();
-        drop(EndGuard(Arc::clone(&flight)));
-        assert!(matches!(follower.outcome().await, Outcome::Gone));
-        let flight = Arc::new(Flight::default());
-        let mut follower = flight.follow().unwrap();
-        flight.say(Outcome::Comes(head()));
-        flight.push(Bytes::from_static(b"a"));
-        drop(EndGuard(Arc::clone(&flight)));
-        assert_eq!(read(&mut follower), data("a"));
-        assert_eq!(read(&mut follower), Poll::Ready(Some(Err(Broken))));
-        assert!(matches!(flight.outcome(), Some(Outcome::Refused)));
-    }
-
-    #[test]
-    fn trailers_come_last_and_once() {
-        let flight = Arc::new(Flight::default());
-        let mut follower = flight.follow().unwrap();
-        flight.finish(Some(HeaderMap::new()));
-        assert!(!follower.is_at_end());
-        assert_eq!(read(&mut follower), data("trailers"));
-        assert!(follower.is_at_end());
-        assert_eq!(read(&mut follower), Poll::Ready(None));
-    }
-}
+mod tests;

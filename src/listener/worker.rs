@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -43,10 +43,13 @@ impl Drop for Open {
     }
 }
 
-/// A version that was replaced; its connections still follow its route table and filters.
+/// A version that was replaced; its connections still follow its route table and filters. They alone keep it,
+/// and what its filters keep, in memory.
 struct Retired {
     name: Arc<str>,
-    hcm: Arc<Hcm>,
+    hcm: Weak<Hcm>,
+    /// With it what was counted stays, to be read until the next change.
+    _config: Arc<ListenerConfig>,
     drain: Arc<Drain>,
 }
 
@@ -113,7 +116,11 @@ impl Listeners {
             }
         };
         self.open.iter().for_each(|(name, open)| follow(name, &open.current.load().hcm));
-        self.draining.iter().for_each(|retired| follow(&retired.name, &retired.hcm));
+        for retired in &self.draining {
+            if let Some(hcm) = retired.hcm.upgrade() {
+                follow(&retired.name, &hcm);
+            }
+        }
         // Last, so that a port that moves from one listener to another is never without one.
         for name in gone {
             if let Some(open) = self.open.remove(&name) {
@@ -172,7 +179,8 @@ impl Listeners {
         version.drain.begin(over);
         self.draining.push(Retired {
             name: Arc::clone(&version.config.name),
-            hcm: Arc::clone(&version.hcm),
+            hcm: Arc::downgrade(&version.hcm),
+            _config: Arc::clone(&version.config),
             drain: Arc::clone(&version.drain),
         });
     }

@@ -2,12 +2,26 @@
 
 #[cfg(test)]
 mod cases;
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod compression;
+#[cfg(test)]
+mod crowds;
 #[cfg(all(test, feature = "redis"))]
 mod fleet;
+#[cfg(test)]
+mod leaving;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod origins;
 #[cfg(test)]
 mod poisoning;
 #[cfg(test)]
 mod purge;
+#[cfg(test)]
+mod warming;
 
 use std::net::SocketAddr;
 
@@ -35,7 +49,12 @@ async fn cached(origin: &Origin, config: Value) -> (Proxy, SocketAddr) {
 }
 
 async fn cached_at(origin: SocketAddr, config: Value) -> (Proxy, SocketAddr) {
-    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    cached_by(to("one"), origin, config).await
+}
+
+/// The same by another route to `one`.
+async fn cached_by(route: Value, origin: SocketAddr, config: Value) -> (Proxy, SocketAddr) {
+    let routes = json!({ "route_config": table("local", &[route]) });
     let cluster = static_cluster("one", &[origin]);
     let proxy = Proxy::with(bootstrap(&[caching(config, routes)], &[cluster])).await;
     let address = proxy.listener("in").await;

@@ -1,6 +1,6 @@
 //! Requests to the origin, for a client or for nobody in particular.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -148,9 +148,15 @@ impl Drop for Fetch {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move {
+                let flight = Arc::clone(&open.sent.leader.flight);
+                let mut fetch = Self(Some(open));
+                let fetched = poll_fn(|cx| match Pin::new(&mut fetch).poll(cx) {
+                    Poll::Ready(fetched) => Poll::Ready(fetched.ok()),
+                    Poll::Pending => flight.poll_left(cx).map(|()| None),
+                });
                 // The fill goes on for as long as somebody follows. If it is to be asked again, one of
                 // those who follow does.
-                if let Ok(Ok(fetched)) = timeout(LONGEST_SILENCE, Self(Some(open))).await {
+                if let Ok(Some(fetched)) = timeout(LONGEST_SILENCE, fetched).await {
                     drop(fetched.arrived().await);
                 }
             });

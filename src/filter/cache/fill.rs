@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::Body as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::Caching;
 use super::answer::{Asked, CACHE_STATUS, followed, say};
@@ -24,6 +24,9 @@ use crate::exchange::{Body, Response};
 
 /// What a piece of a body takes beside its bytes while it is on its way.
 const PIECE_OVERHEAD: u64 = 64;
+
+/// Who reads nothing for so long while others wait for it is left behind.
+const LONGEST_STALL: Duration = Duration::from_secs(10);
 
 /// A request that went to the origin.
 pub(super) struct Sent {
@@ -100,7 +103,7 @@ impl Caching {
         let store = Arc::clone(&self.store);
         let storing = Some(Storing { entry, size: 0, room: store.reserve(), stated: length });
         let body = std::mem::take(&mut response.body);
-        let mut fill = Fill { caching: self, key, leader, body, storing, behind };
+        let mut fill = Fill { caching: self, key, leader, body, storing, behind, stall: None };
         // Most bodies are here already.
         let is_over = poll_fn(|cx| Poll::Ready(Pin::new(&mut fill).poll(cx).is_ready())).await;
         if !is_over {
@@ -120,6 +123,8 @@ struct Fill {
     /// `None` when it is clear that it will not be stored.
     storing: Option<Storing>,
     behind: Option<Behind>,
+    /// Where the slowest reader is that others wait for, and how long they do yet.
+    stall: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
 struct Storing {
@@ -134,6 +139,26 @@ impl Fill {
     fn refuse(&mut self, why: Uncacheable) {
         if self.storing.take().is_some() {
             self.caching.store.stats.refuse(why);
+        }
+    }
+
+    /// Waits until more is wanted; false if nobody is left to want it.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let flight = &self.leader.flight;
+        loop {
+            if let Poll::Ready(is_wanted) = flight.poll_wanted(cx) {
+                self.stall = None;
+                return Poll::Ready(is_wanted);
+            }
+            let Some(place) = flight.held_up_at() else {
+                self.stall = None;
+                return Poll::Pending;
+            };
+            let stall = self.stall.take().filter(|(since, _)| *since == place);
+            let begins = || (place, Box::pin(tokio::time::sleep(LONGEST_STALL)));
+            let (_, patience) = self.stall.insert(stall.unwrap_or_else(begins));
+            std::task::ready!(patience.as_mut().poll(cx));
+            flight.leave_behind(place);
         }
     }
 
@@ -164,10 +189,9 @@ impl Future for Fill {
             this.finish(None);
             return Poll::Ready(());
         }
-        while std::task::ready!(this.leader.flight.poll_wanted(cx)) {
+        while std::task::ready!(this.poll_wanted(cx)) {
             let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-                this.leader.flight.wake_when_left(cx.waker());
-                return Poll::Pending;
+                return this.leader.flight.poll_left(cx);
             };
             let frame = match frame {
                 Some(Ok(frame)) => frame,

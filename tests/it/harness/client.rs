@@ -123,7 +123,8 @@ impl Http1 {
         }
     }
 
-    async fn body(&mut self, headers: &HeaderMap) -> Option<(Bytes, HeaderMap)> {
+    /// The body and trailers that go with a head; None if the connection ends before.
+    pub(crate) async fn body(&mut self, headers: &HeaderMap) -> Option<(Bytes, HeaderMap)> {
         if let Some(length) = headers.get("content-length") {
             let length: usize = length.to_str().unwrap().parse().unwrap();
             return Some((self.exactly(length).await?, HeaderMap::new()));

@@ -12,6 +12,8 @@ pub(crate) struct Script {
     pub(crate) body: Option<Bytes>,
     /// How many bytes the body has instead, whatever they are.
     pub(crate) size: Option<u64>,
+    /// The last part of the path says how many.
+    pub(crate) size_by_path: bool,
     /// Announce the size with `content-length`.
     pub(crate) sized: bool,
     /// Say when, if the headers do not.
@@ -48,6 +50,7 @@ impl Default for Script {
             headers: HeaderMap::new(),
             body: None,
             size: None,
+            size_by_path: false,
             sized: true,
             dated: true,
             echo: false,

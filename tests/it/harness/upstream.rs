@@ -46,6 +46,7 @@ struct State {
     connections: AtomicU64,
     open_connections: AtomicU64,
     active: AtomicU64,
+    most_active: AtomicU64,
     /// Bytes of request bodies read.
     received: AtomicU64,
     /// Bytes of response bodies handed to the connection.
@@ -90,6 +91,7 @@ impl Origin {
             connections: AtomicU64::new(0),
             open_connections: AtomicU64::new(0),
             active: AtomicU64::new(0),
+            most_active: AtomicU64::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
@@ -126,6 +128,16 @@ impl Origin {
 
     pub(crate) fn received(&self) -> u64 {
         self.state.received.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that were being answered at a time.
+    pub(crate) fn most_active(&self) -> u64 {
+        self.state.most_active.load(Ordering::SeqCst)
+    }
+
+    /// The heads of all requests so far.
+    pub(crate) fn heads(&self) -> Vec<Parts> {
+        self.state.heads.lock().clone()
     }
 
     /// The head of the last request.
@@ -204,9 +216,11 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<OutBody>, Cut> {
     let active = Gauge::new(&state, |s| &s.active);
+    state.most_active.fetch_max(state.active.load(Ordering::SeqCst), Ordering::SeqCst);
     let script = state.script.lock().clone();
     let mut released = state.release.subscribe();
     let (head, body) = request.into_parts();
+    let size_said = script.size_by_path.then(|| last_number(&head));
     state.heads.lock().push(head);
     if script.held {
         let _ = released.changed().await;
@@ -233,13 +247,16 @@ async fn answer(
         return Ok(response.body(bodyless.boxed())?);
     }
     let body = script.body.clone().unwrap_or_else(|| Bytes::from(state.name.clone()));
-    let size = script.size.unwrap_or(body.len() as u64);
+    let size = size_said.or(script.size);
+    let is_made = size.is_some();
+    let size = size.unwrap_or(body.len() as u64);
     if script.sized {
         response = response.header("content-length", size);
     }
     let body = Scripted {
         script,
         body,
+        is_made,
         size,
         at: 0,
         flushed: false,
@@ -249,6 +266,11 @@ async fn answer(
         _active: active,
     };
     Ok(response.body(body.boxed())?)
+}
+
+/// The last part of a path.
+fn last_number(head: &Parts) -> u64 {
+    head.uri.path().rsplit('/').next().unwrap().parse().unwrap()
 }
 
 async fn drain(state: &State, mut body: Incoming) -> Result<(), Cut> {
@@ -287,6 +309,8 @@ impl Body for Echo {
 struct Scripted {
     script: Script,
     body: Bytes,
+    /// The bytes do not matter.
+    is_made: bool,
     size: u64,
     at: u64,
     flushed: bool,
@@ -342,12 +366,13 @@ impl Body for Scripted {
             }
             this.at += n;
             this.state.sent.fetch_add(n, Ordering::SeqCst);
-            let data = match this.script.size {
-                None => {
+            let length = usize::try_from(n).unwrap();
+            let data = match this.is_made {
+                true => Bytes::from(vec![b'x'; length]),
+                false => {
                     let end = usize::try_from(this.at).unwrap();
-                    this.body.slice(end - usize::try_from(n).unwrap()..end)
+                    this.body.slice(end - length..end)
                 }
-                Some(_) => Bytes::from(vec![b'x'; usize::try_from(n).unwrap()]),
             };
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
