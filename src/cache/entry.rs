@@ -13,6 +13,8 @@ use super::vary::Variant;
 /// What an entry takes beside its bytes: the table, the maps, the counters.
 const OVERHEAD: u64 = 768;
 const HEADER_OVERHEAD: u64 = 64;
+/// Between two attempts to get a newer response behind requests' backs.
+const BEHIND_EVERY_MS: u64 = 1_000;
 /// What a tag takes in the index.
 const TAG_OVERHEAD: u64 = 96;
 
@@ -115,6 +117,9 @@ pub struct Entry {
     pub(super) outlived: AtomicU64,
     /// It was marked stale.
     pub(super) marked: AtomicBool,
+    /// When the origin was last asked for a newer one behind a request's back: milliseconds after it was
+    /// stored, and one more; 0 before the first time.
+    asked_behind: AtomicU64,
 }
 
 impl Entry {
@@ -137,6 +142,7 @@ impl Entry {
             begun: 0,
             outlived: AtomicU64::new(0),
             marked: AtomicBool::new(false),
+            asked_behind: AtomicU64::new(0),
         }
     }
 
@@ -155,6 +161,7 @@ impl Entry {
             begun: self.begun,
             outlived: AtomicU64::new(self.outlived.load(Ordering::Relaxed)),
             marked: AtomicBool::new(self.is_marked()),
+            asked_behind: AtomicU64::new(0),
         }
     }
 
@@ -172,6 +179,17 @@ impl Entry {
     /// Whether it was marked stale by a soft purge.
     pub fn is_marked(&self) -> bool {
         self.marked.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is time to ask for a newer one behind a request's back; whoever is told so does it. An origin
+    /// that fails is not asked again and again.
+    pub fn is_to_be_asked_behind(&self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.stored).as_millis();
+        let at = u64::try_from(since).unwrap_or(u64::MAX - 1) + 1;
+        let last = self.asked_behind.load(Ordering::Relaxed);
+        let is_time = last == 0 || at - last.min(at) >= BEHIND_EVERY_MS;
+        let (yes, no) = (Ordering::Relaxed, Ordering::Relaxed);
+        is_time && self.asked_behind.compare_exchange(last, at, yes, no).is_ok()
     }
 
     /// It is known not to hold any more.
@@ -247,6 +265,18 @@ mod tests {
             assert_eq!(slices[0].as_ptr(), first);
         }
         assert_eq!(Stored::copy_of([].iter()), Stored::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_one_is_asked_for_once_a_second() {
+        let head = (StatusCode::OK, HeaderMap::new());
+        let entry = Entry::new(head, Variant::default(), Freshness::default());
+        let asks = || entry.is_to_be_asked_behind(Instant::now());
+        assert!(asks() && !asks());
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert!(!asks());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(asks() && !asks());
     }
 
     #[test]

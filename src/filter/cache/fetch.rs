@@ -60,6 +60,9 @@ impl Caching {
         request: &Request,
         next: &HttpService,
     ) {
+        if !entry.is_to_be_asked_behind(Instant::now()) {
+            return;
+        }
         let Lead::Fetch(leader) = self.store.lead(key, &request.head.headers) else { return };
         self.store.stats.background.inc();
         let request = of_our_own(request);

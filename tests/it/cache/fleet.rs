@@ -108,7 +108,7 @@ async fn a_server_that_is_away_costs_no_client_anything_but_what_is_shared() {
     let Some(mut server) = Server::start(&[]).await else { return };
     let origin = Origin::http1("one").await;
     origin.script(fresh());
-    let [(one, first), (_other, second)] = fleet(&server, &origin).await;
+    let [(one, first), (other, second)] = fleet(&server, &origin).await;
     store((&one, first), "/a", &[]).await;
     until_shared(second, "/a", &[]).await;
     server.signal("STOP");
@@ -128,7 +128,9 @@ async fn a_server_that_is_away_costs_no_client_anything_but_what_is_shared() {
     assert!(untold.text().contains("\"untold\": true"), "{}", untold.text());
     assert!(!verdict(&get(first, "/dead/1").await).starts_with("hit"));
     server.restart().await;
-    one.until_stat(CONNECTED, 1).await;
+    for proxy in [&one, &other] {
+        proxy.until_stat(CONNECTED, 1).await;
+    }
     // Whatever was missed meanwhile: what is stored is asked for before it is used.
     assert!(!verdict(&get(first, "/dead/2").await).starts_with("hit"));
     store((&one, first), "/b", &[]).await;
