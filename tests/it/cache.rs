@@ -34,6 +34,7 @@ use crate::harness::resources::{
 use crate::harness::scripted::Delta;
 use crate::harness::{
     Answer, Ending, Http1, Kind, Origin, Proxy, Script, delta, eventually, get, nack_of, request,
+    run,
 };
 use crate::xds_world::World;
 
@@ -258,6 +259,50 @@ async fn a_route_may_do_without() {
         assert_eq!(get(address, "/off").await.header("cache-status"), "");
     }
     assert_eq!(origin.requests(), 2);
+}
+
+/// The blocks of a document that are set off by four spaces.
+fn blocks(document: &str) -> Vec<Vec<&str>> {
+    let mut blocks = vec![Vec::new()];
+    for line in document.lines() {
+        match line.strip_prefix("    ") {
+            Some(line) => blocks.last_mut().unwrap().push(line),
+            None => blocks.push(Vec::new()),
+        }
+    }
+    blocks
+}
+
+#[tokio::test]
+async fn what_the_document_shows_is_taken() {
+    let blocks = blocks(include_str!("../../docs/cache.md"));
+    let shown = |begins: &str| {
+        blocks.iter().find(|b| b.first().is_some_and(|line| line.starts_with(begins))).unwrap()
+    };
+    let indented = |lines: &[&str], by: usize| {
+        lines.iter().map(|line| format!("{:by$}{line}\n", "")).collect::<String>()
+    };
+    let filter = indented(shown("- name: cache"), 10) + &indented(shown("shared_tier:"), 14);
+    let types = "type.googleapis.com/envoy.extensions.filters";
+    let yaml = format!(
+        "static_resources:
+  listeners:
+  - name: in
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          '@type': {types}.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          route_config: {{ virtual_hosts: [] }}
+          http_filters:
+{filter}          - name: router
+            typed_config: {{ '@type': {types}.http.router.v3.Router }}
+"
+    );
+    let said = run(["--mode", "validate", "--config-yaml", &yaml]).await;
+    assert_eq!(said.code, Some(0), "{}\n{yaml}", said.all());
 }
 
 #[tokio::test]
