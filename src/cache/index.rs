@@ -43,6 +43,11 @@ impl Scope {
         self.holds(key, entry.tags())
     }
 
+    /// Whether it is known at once how many responses it is for.
+    pub(super) fn is_counted(&self) -> bool {
+        !matches!(lies(self), Lies::Nowhere(_))
+    }
+
     fn holds<'a>(&self, key: &Key, mut tags: impl Iterator<Item = &'a [u8]>) -> bool {
         let (host, path) = key.place();
         match self {

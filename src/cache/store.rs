@@ -338,10 +338,11 @@ impl Store {
     /// It takes the same time however many responses there are, but for patterns with a star before their
     /// end or within a name, whose responses are counted one by one.
     pub fn purge(&self, scope: &Scope, soft: bool) -> u64 {
+        // Before it is done: a sweep takes away what it has hit.
+        let counted = if scope.is_counted() { 0 } else { self.count_hit(scope) };
         self.purge_uncounted(scope, soft).unwrap_or_else(|| {
-            let hit = self.count_hit(scope);
-            self.stats.purged.add(hit);
-            hit
+            self.stats.purged.add(counted);
+            counted
         })
     }
 
@@ -363,7 +364,10 @@ impl Store {
             let (host, path) = key.place();
             pattern.matches(host, path)
         });
-        hit.map(|(_, variants)| variants.len() as u64).sum()
+        let good = |(key, variants): (Key, Variants)| {
+            variants.iter().filter(|entry| !self.is_dead(&key, entry)).count() as u64
+        };
+        hit.map(good).sum()
     }
 
     /// Takes away what was purged, and what is of no use any more. Pauses often.
