@@ -99,7 +99,8 @@
 //!   the second lives in the object it belongs to and never republishes configuration.
 //! - **One writer.** Only the control task makes snapshots.
 //! - **Workers share nothing on the path of a request** but the snapshot, hosts' and breakers'
-//!   atomics and metric cells. Each has its own thread, sockets, pools and balancers.
+//!   atomics, session tables, response caches and metric cells. Each has its own thread, sockets, pools
+//!   and balancers.
 //! - **No statics hold state.** A `Server` owns everything; two run in one process, and dropping one
 //!   frees what it had.
 //! - **Make before break.** Clusters, endpoints, listeners, extensions, routes, then removals.

@@ -53,7 +53,12 @@ pub(super) async fn purge_by_query(caches: &Kept<SharedCache>, query: &Query) ->
         Some(other) => return bad(format!("soft: {other:?} is not true or false\n")),
     };
     let stat_prefix = query.value("stat_prefix");
-    let Purged { hit, caches, untold } = purge(caches, stat_prefix, &target, soft).await;
+    let Purged { hit, caches, untold } = match purge(caches, stat_prefix, &target, soft).await {
+        Ok(purged) => purged,
+        Err(error) => {
+            return Reply::error(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
+        }
+    };
     if caches == 0 && stat_prefix.is_some() {
         return Reply::error(StatusCode::NOT_FOUND, "stat_prefix: there is no such cache\n");
     }
@@ -84,8 +89,9 @@ impl CacheService for Service {
         };
         let target = target.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let stat_prefix = (!stat_prefix.is_empty()).then_some(&*stat_prefix);
+        let purged = purge(&self.0.caches, stat_prefix, &target, soft).await;
         let Purged { hit, caches, untold } =
-            purge(&self.0.caches, stat_prefix, &target, soft).await;
+            purged.map_err(|error| Status::internal(error.to_string()))?;
         if caches == 0 && stat_prefix.is_some() {
             return Err(Status::not_found("stat_prefix: there is no such cache"));
         }

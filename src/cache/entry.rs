@@ -109,7 +109,7 @@ pub struct Entry {
     pub stored: Instant,
     /// How often it was the answer.
     pub hits: AtomicU32,
-    /// Somebody makes another form of it, or a newer one.
+    /// Somebody makes another form of it, or found that it is not worth it.
     pub busy: AtomicBool,
     /// The store's number for when its fill began. What was purged since is not it.
     pub(super) begun: u64,
@@ -165,7 +165,7 @@ impl Entry {
         }
     }
 
-    /// It was validated: no purge before counts any more.
+    /// It was validated: a purge that marked it counts no more, nor how often it was the answer.
     pub fn marked_fresh(&mut self) {
         self.marked = AtomicBool::new(false);
         self.hits = AtomicU32::new(0);

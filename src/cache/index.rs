@@ -38,6 +38,12 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The URL of a key, whatever else counts in the key.
+    pub fn url_of(key: &Key) -> Self {
+        let (host, path) = key.place();
+        Self::Url(Some(host.into()), path.into())
+    }
+
     /// Whether it is for a stored response.
     pub fn speaks_of(&self, key: &Key, entry: &Entry) -> bool {
         self.holds(key, entry.tags())
@@ -341,7 +347,8 @@ impl Index {
         self.written = later;
     }
 
-    /// Whether a sweep has something to do for the purges.
+    /// Whether no purge is written down any more.
+    #[cfg(test)]
     pub(super) fn is_swept(&self) -> bool {
         self.written.is_empty() && self.patterns.is_empty()
     }

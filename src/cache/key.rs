@@ -67,6 +67,11 @@ impl KeyPolicy {
         Key(String::from_utf8_lossy(&text).into())
     }
 
+    /// The key of a GET for a URL, as if nothing else counted.
+    pub fn key_of_url(&self, by: (&str, &str), path_and_query: &str) -> Key {
+        self.key(&Method::GET, by, path_and_query, &HeaderMap::new())
+    }
+
     /// Whether URLs alone make keys.
     pub fn is_of_url(&self) -> bool {
         self.headers.is_empty() && self.cookies.is_empty()
@@ -135,8 +140,7 @@ fn write_escaped(text: &mut Text, value: &[u8]) {
 impl Key {
     /// The key of a GET for a URL, where nothing else counts.
     pub fn new(scheme: &str, authority: &str, path_and_query: &str) -> Self {
-        let nothing = HeaderMap::new();
-        KeyPolicy::default().key(&Method::GET, (scheme, authority), path_and_query, &nothing)
+        KeyPolicy::default().key_of_url((scheme, authority), path_and_query)
     }
 
     /// The host, and the path with the query.
@@ -149,11 +153,6 @@ impl Key {
     /// It as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// What [`Key::as_str`] was for another process.
-    pub fn from_text(text: &str) -> Self {
-        Self(text.into())
     }
 
     /// How many bytes it takes.

@@ -69,7 +69,7 @@ crate::stats! {
         counter purge_tag,
         /// Purges of everything.
         counter purge_everything,
-        /// Responses that purges hit, but for those of patterns that came with requests.
+        /// Responses that purges hit, but for patterns that came with requests or from the fleet.
         counter purged,
         /// Responses fetched before anybody asked.
         counter warmed,

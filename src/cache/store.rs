@@ -318,10 +318,8 @@ impl Store {
 
     /// Forgets all that is stored of a key; whether there was anything. Fills under way do not bring it back.
     pub fn remove(&self, key: &Key) -> bool {
-        let (host, path) = key.place();
-        let scope = Scope::Url(Some(host.into()), path.into());
         let mut index = self.index.lock();
-        index.remember_now(&scope);
+        index.remember_now(&Scope::url_of(key));
         let removed = self.table.remove(key);
         if let Some((key, variants)) = &removed {
             self.unindex(&mut index, key, variants);
@@ -386,11 +384,6 @@ impl Store {
         self.count();
     }
 
-    /// Whether a sweep would find anything purged.
-    pub fn is_swept(&self) -> bool {
-        self.index.lock().is_swept()
-    }
-
     fn weed(&self, key: &Key, now: Instant) {
         let mut index = self.index.lock();
         let Some(variants) = self.table.peek(key) else { return };
@@ -406,13 +399,6 @@ impl Store {
             self.unindex(&mut index, key, &variants);
         } else if good.len() < variants.len() {
             self.set(&mut index, key.clone(), good);
-        }
-    }
-
-    /// Calls `see` with every stored response that can be used.
-    pub fn visit(&self, mut see: impl FnMut(&Key, &Entry)) {
-        for (key, variants) in self.table.iter() {
-            variants.iter().filter(|e| !self.is_dead(&key, e)).for_each(|entry| see(&key, entry));
         }
     }
 

@@ -75,15 +75,28 @@ impl FilterChain {
         LiveChain { service: ArcSwap::from_pointee(self.build(&chosen, cx)), chosen: chosen.into() }
     }
 
-    fn build(&self, chosen: &Chosen, cx: &WorkerContext) -> HttpService {
+    /// What each filter runs on, or that it has nothing to run on.
+    fn factories<'a>(
+        &'a self,
+        chosen: &'a Chosen,
+    ) -> impl Iterator<Item = (&'a Gate, Result<&'a Factory, &'a Discovery>)> {
         let mut chosen = chosen.iter();
-        let stages = self.entries.iter().map(|(gate, entry)| {
-            let stage = match entry {
-                Entry::Given(factory) => factory.stage(cx),
-                Entry::Discovered(discovery) => match chosen.next().and_then(Option::as_ref) {
-                    Some(factory) => factory.stage(cx),
-                    None => discovery.missing(),
-                },
+        self.entries.iter().map(move |(gate, entry)| {
+            let factory = match entry {
+                Entry::Given(factory) => Ok(factory),
+                Entry::Discovered(discovery) => {
+                    chosen.next().and_then(Option::as_ref).ok_or(&**discovery)
+                }
+            };
+            (gate, factory)
+        })
+    }
+
+    fn build(&self, chosen: &Chosen, cx: &WorkerContext) -> HttpService {
+        let stages = self.factories(chosen).map(|(gate, factory)| {
+            let stage = match factory {
+                Ok(factory) => factory.stage(cx),
+                Err(discovery) => discovery.missing(),
             };
             (gate.clone(), stage)
         });
@@ -107,16 +120,8 @@ impl LiveChain {
     /// what it was started from.
     pub fn begin(&self, of: &FilterChain, cx: &WorkerContext, front: &HttpService) {
         let chosen = self.chosen.lock();
-        let mut chosen = chosen.iter();
-        for (_, entry) in &of.entries {
-            let factory = match entry {
-                Entry::Given(factory) => Some(factory),
-                Entry::Discovered(_) => chosen.next().and_then(Option::as_ref),
-            };
-            if let Some(factory) = factory {
-                factory.start(cx, front);
-            }
-        }
+        let factories = of.factories(&chosen).filter_map(|(_, factory)| factory.ok());
+        factories.for_each(|factory| factory.start(cx, front));
     }
 
     /// Takes up the discovered configurations that changed; false if none did. `of` is what it was started

@@ -114,7 +114,7 @@ async fn what_is_purged_is_not_found_again_and_a_sweep_takes_it_away() {
     ] {
         fill();
         store.sweep().await;
-        assert!(store.is_swept());
+        assert!(store.index.lock().is_swept());
         assert_eq!(store.purge(&scope, true), hits, "{scope:?}");
         let marked = |n: &usize| found(&store, &key(*n), "a").unwrap().is_marked();
         assert_eq!((0..20).filter(marked).count() as u64, hits, "{scope:?}");

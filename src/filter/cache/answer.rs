@@ -17,6 +17,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::encode::{self, Form};
+use super::fill::stated_length;
 use crate::cache::policy::time;
 use crate::cache::{Entry, Follower, Part, Ranges, Stored, flight};
 use crate::exchange::{Body, BodyError, Response, ResponseHead, StreamInfo};
@@ -64,8 +65,7 @@ pub(super) fn from_flight(
     mut stream: Box<StreamInfo>,
 ) -> Response {
     let mut head = head_of(entry, Form::Only);
-    let length = entry.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    let body = followed(follower, length);
+    let body = followed(follower, stated_length(&entry.headers));
     say(&mut head, status);
     stream.details = "response_from_cache";
     Response { head, body, stream }

@@ -20,46 +20,32 @@ pub(in crate::filter) const CACHE: Registration = Registration {
     terminal: false,
     compile: |config, cx| {
         let message: CacheConfig = unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
-        let CacheConfig {
-            typed_config,
-            allowed_vary_headers,
-            max_body_bytes,
-            disabled,
-            ignore_request_cache_control_header,
-        } = message;
-        let own = proto::Cache {
-            max_body_bytes: body_limit(max_body_bytes),
-            ignore_request_cache_control: ignore_request_cache_control_header,
-            allowed_vary_headers,
-            ..proto::Cache::default()
-        };
         let store = |store: &Any| unpack::<SimpleHttpCacheConfig>(store).map(drop);
-        Ok(Arc::new(envoys(own, typed_config.as_ref(), disabled == Some(true), store, cx)?))
+        Ok(Arc::new(envoys(message, store, cx)?))
     },
 };
 
-/// `envoy.filters.http.cache_v2`
+/// `envoy.filters.http.cache_v2`, whose message has the fields of the first.
 pub(in crate::filter) const CACHE_V2: Registration = Registration {
     config_type: "envoy.extensions.filters.http.cache_v2.v3.CacheV2Config",
     terminal: false,
     compile: |config, cx| {
-        let message: CacheV2Config =
-            unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
         let CacheV2Config {
             typed_config,
             allowed_vary_headers,
             max_body_bytes,
             disabled,
             ignore_request_cache_control_header,
-        } = message;
-        let own = proto::Cache {
-            max_body_bytes: body_limit(max_body_bytes),
-            ignore_request_cache_control: ignore_request_cache_control_header,
+        } = unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
+        let message = CacheConfig {
+            typed_config,
             allowed_vary_headers,
-            ..proto::Cache::default()
+            max_body_bytes,
+            disabled,
+            ignore_request_cache_control_header,
         };
         let store = |store: &Any| unpack::<SimpleHttpCacheV2Config>(store).map(drop);
-        Ok(Arc::new(envoys(own, typed_config.as_ref(), disabled == Some(true), store, cx)?))
+        Ok(Arc::new(envoys(message, store, cx)?))
     },
 };
 
@@ -70,14 +56,26 @@ fn body_limit(bytes: u32) -> Option<u64> {
 }
 
 fn envoys(
-    mut own: proto::Cache,
-    typed_config: Option<&Any>,
-    is_disabled: bool,
+    message: CacheConfig,
     unpack_store: impl Fn(&Any) -> Result<(), UnpackError>,
     cx: &FilterContext,
 ) -> Result<Config, Errors> {
+    let CacheConfig {
+        typed_config,
+        allowed_vary_headers,
+        max_body_bytes,
+        disabled,
+        ignore_request_cache_control_header,
+    } = message;
+    let is_disabled = disabled == Some(true);
+    let mut own = proto::Cache {
+        max_body_bytes: body_limit(max_body_bytes),
+        ignore_request_cache_control: ignore_request_cache_control_header,
+        allowed_vary_headers,
+        ..proto::Cache::default()
+    };
     let mut errors = Errors::new();
-    match typed_config.map(unpack_store) {
+    match typed_config.as_ref().map(unpack_store) {
         None if is_disabled => {}
         None => errors.push("typed_config", Fault::Required),
         Some(Ok(())) => {}

@@ -244,7 +244,8 @@ fn is_another(stored: &HeaderMap, shown: &HeaderMap) -> bool {
 const OF_PROXIES: [HeaderName; 3] =
     [PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info"), PROXY_AUTHORIZATION];
 
-fn stated_length(headers: &HeaderMap) -> Option<u64> {
+/// How long a body is said to be.
+pub(super) fn stated_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

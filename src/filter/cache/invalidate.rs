@@ -171,15 +171,13 @@ impl Caching {
     }
 
     fn forget_url(&self, scheme: &str, host: &str, path: &str) {
-        let nothing = http::HeaderMap::new();
-        let key = self.rules.key.key(&Method::GET, (scheme, host), path, &nothing);
+        let key = self.rules.key.key_of_url((scheme, host), path);
         if self.rules.key.is_of_url() && !self.rules.has_method(&Method::OPTIONS) {
             self.forget(&key);
             return;
         }
         // There may be many keys of this URL.
-        let (host, path) = key.place();
-        self.purge(&Scope::Url(Some(host.into()), path.into()));
+        self.purge(&Scope::url_of(&key));
     }
 
     /// Forgets a key, here and in the fleet.
@@ -202,10 +200,7 @@ impl Caching {
     fn scope_of_target(&self, request: &Request) -> Scope {
         let head = &request.head;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let by = (scheme(head), host(head));
-        let key = self.rules.key.key(&Method::GET, by, path, &http::HeaderMap::new());
-        let (host, path) = key.place();
-        Scope::Url(Some(host.into()), path.into())
+        Scope::url_of(&self.rules.key.key_of_url((scheme(head), host(head)), path))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use super::SharedCache;
 use crate::cache::{Glob, Scope, UrlPattern};
@@ -105,22 +105,24 @@ impl SharedCache {
             }
             Target::Url { scheme, host, path } => {
                 let by = (*scheme, host.as_deref().unwrap_or_default());
-                let key = key.key(&Method::GET, by, path, &HeaderMap::new());
-                let (_, path) = key.place();
-                let known = host.is_some().then(|| key.place().0);
-                Scope::Url(known.map(Into::into), path.into())
+                let key = key.key_of_url(by, path);
+                let (known, path) = key.place();
+                Scope::Url(host.is_some().then(|| known.into()), path.into())
             }
         }
     }
 }
 
 /// Purges a target from all caches, or those of one stat prefix. What it hits is not given out any more.
+///
+/// # Errors
+/// The process is ending, or a purge broke off; it may have been done in some of the caches.
 pub async fn purge(
     caches: &Kept<SharedCache>,
     stat_prefix: Option<&str>,
     target: &Target,
     soft: bool,
-) -> Purged {
+) -> Result<Purged, JoinError> {
     let mut purged = Purged::default();
     let all: Vec<Arc<SharedCache>> = caches
         .all()
@@ -129,12 +131,12 @@ pub async fn purge(
         .map(|(_, cache)| cache)
         .collect();
     for cache in all {
-        let (hit, told) = cache.purge(&cache.scope(target), soft).await;
+        let (hit, told) = cache.purge(&cache.scope(target), soft).await?;
         purged.hit += hit;
         purged.caches += 1;
         purged.untold |= !told;
     }
-    purged
+    Ok(purged)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinError};
 use tokio::time::Instant;
 
 use super::config::Keeping;
@@ -27,6 +27,8 @@ pub struct SharedCache {
     /// By what responses are found now.
     key: ArcSwap<KeyPolicy>,
     tier: ArcSwapOption<SharedTier>,
+    /// Held while the tier is changed.
+    sharing: Mutex<()>,
     tier_stats: Arc<TierStats>,
     background: Handle,
     cleanup: watch::Sender<Duration>,
@@ -44,6 +46,7 @@ impl SharedCache {
             store,
             key: ArcSwap::default(),
             tier: ArcSwapOption::empty(),
+            sharing: Mutex::default(),
             tier_stats: cx.telemetry.group(scope.part("cache.tier")),
             background: cx.background.clone(),
             cleanup,
@@ -64,7 +67,7 @@ impl SharedCache {
 
     /// Each worker comes by; the first makes the change.
     fn share(&self, config: Option<&TierConfig>) {
-        let _one_at_a_time = self.warmer.lock();
+        let _one_at_a_time = self.sharing.lock();
         let now = self.tier.load_full();
         if now.as_ref().map(|tier| &tier.config) == config {
             return;
@@ -92,15 +95,18 @@ impl SharedCache {
 
     /// Forgets what is of a scope, or marks it stale, here and in the fleet. How many responses that were
     /// here, and whether the fleet has been told: it will be as soon as it can.
-    pub async fn purge(&self, scope: &PurgeScope, soft: bool) -> (u64, bool) {
+    ///
+    /// # Errors
+    /// The process is ending, or the purge broke off.
+    pub async fn purge(&self, scope: &PurgeScope, soft: bool) -> Result<(u64, bool), JoinError> {
         let (store, counted) = (Arc::clone(&self.store), scope.clone());
         // What has to be counted one by one takes its time.
-        let hit = tokio::task::spawn_blocking(move || store.purge(&counted, soft)).await;
-        let hit = hit.unwrap_or_default();
-        match self.tier() {
-            Some(tier) => (hit, tier.purge(scope, soft).await),
-            None => (hit, true),
-        }
+        let hit = tokio::task::spawn_blocking(move || store.purge(&counted, soft)).await?;
+        let told = match self.tier() {
+            Some(tier) => tier.purge(scope, soft).await,
+            None => true,
+        };
+        Ok((hit, told))
     }
 
     /// Keeps what is to be warm so, through `front`.

@@ -19,7 +19,7 @@ use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::nuncio::extensions::filters::http::cache::v1::cache as proto;
 
 const DEFAULT_PREFIX: &str = "nuncio:";
-/// The port of a server, and the longest that a request may be made to wait for one.
+/// The longest that a request may be made to wait.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A larger body is not worth the way.
 const LARGEST: u64 = 8 << 20;
@@ -72,11 +72,11 @@ impl SharedTier {
             match event {
                 Event::Message(message) => {
                     if let Some((scope, soft)) = wire::purged(message) {
-                        store.purge(&scope, soft);
+                        store.purge_uncounted(&scope, soft);
                     }
                 }
                 // Whatever was purged meanwhile: nothing is used without asking.
-                Event::Missed => drop(store.purge(&Scope::Everything, true)),
+                Event::Missed => drop(store.purge_uncounted(&Scope::Everything, true)),
             }
         };
         match start(config.clone(), runtime, stats, Box::new(on_event)) {
@@ -119,8 +119,7 @@ impl SharedTier {
 
     /// Tells the others that a key is forgotten.
     pub(super) fn forget(&self, key: &Key) {
-        let (host, path) = key.place();
-        let message = wire::purge(&Scope::Url(Some(host.into()), path.into()), false);
+        let message = wire::purge(&Scope::url_of(key), false);
         // It is told as soon as it can be; nobody waits.
         drop(self.tier.forget(vec![Bytes::copy_from_slice(key.as_str().as_bytes())], message));
     }
