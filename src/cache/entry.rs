@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::time::Instant;
 
+use super::copies::Copied;
 use super::policy::{Freshness, time};
 use super::vary::Variant;
 
@@ -90,6 +91,55 @@ impl Stored {
     }
 }
 
+/// What may be made of a response beside what came. A response with one more form takes the place of the one
+/// without, so one is made at a time.
+#[derive(Debug, Default)]
+pub struct Others {
+    is_being_made: AtomicBool,
+    no_gzip: AtomicBool,
+    no_copy: AtomicBool,
+}
+
+/// Another form of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// In gzip.
+    Gzip,
+    /// In a file.
+    Copy,
+}
+
+impl Others {
+    fn refused(&self, other: Other) -> &AtomicBool {
+        match other {
+            Other::Gzip => &self.no_gzip,
+            Other::Copy => &self.no_copy,
+        }
+    }
+
+    /// Whether it may be made, as far as is known.
+    pub fn may_make(&self, other: Other) -> bool {
+        !self.is_being_made.load(Ordering::Relaxed) && !self.refused(other).load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller is the one to make it.
+    pub fn make(&self, other: Other) -> bool {
+        self.may_make(other) && !self.is_being_made.swap(true, Ordering::Relaxed)
+    }
+
+    /// It cannot be made, or is not worth it.
+    pub fn refuse(&self, other: Other) {
+        self.refused(other).store(true, Ordering::Relaxed);
+        self.is_being_made.store(false, Ordering::Relaxed);
+    }
+
+    fn like(&self) -> Self {
+        let same = |flag: &AtomicBool| AtomicBool::new(flag.load(Ordering::Relaxed));
+        let (no_gzip, no_copy) = (same(&self.no_gzip), same(&self.no_copy));
+        Self { is_being_made: AtomicBool::new(false), no_gzip, no_copy }
+    }
+}
+
 /// A stored response. What is said in it does not change; a validation makes another.
 #[derive(Debug)]
 pub struct Entry {
@@ -101,6 +151,8 @@ pub struct Entry {
     pub body: Stored,
     /// Its body in gzip, if that was asked for.
     pub gzip: Option<Stored>,
+    /// Its body in a file as well.
+    pub copy: Option<Copied>,
     /// What of the request it depends on.
     pub variant: Variant,
     /// How long it may be used.
@@ -109,8 +161,8 @@ pub struct Entry {
     pub stored: Instant,
     /// How often it was the answer.
     pub hits: AtomicU32,
-    /// Somebody makes another form of it, or found that it is not worth it.
-    pub busy: AtomicBool,
+    /// Other forms of it, as far as they are not there yet.
+    pub others: Others,
     /// The store's number for when its fill began. What was purged since is not it.
     pub(super) begun: u64,
     /// The last purge that it is known to have outlived.
@@ -134,11 +186,12 @@ impl Entry {
             headers,
             body: Stored::default(),
             gzip: None,
+            copy: None,
             variant,
             freshness,
             stored: Instant::now(),
             hits: AtomicU32::new(0),
-            busy: AtomicBool::new(false),
+            others: Others::default(),
             begun: 0,
             outlived: AtomicU64::new(0),
             marked: AtomicBool::new(false),
@@ -153,11 +206,12 @@ impl Entry {
             headers: self.headers.clone(),
             body: self.body.clone(),
             gzip: self.gzip.clone(),
+            copy: self.copy.clone(),
             variant: self.variant.clone(),
             freshness: self.freshness.clone(),
             stored: self.stored,
             hits: AtomicU32::new(self.hits.load(Ordering::Relaxed)),
-            busy: AtomicBool::new(false),
+            others: self.others.like(),
             begun: self.begun,
             outlived: AtomicU64::new(self.outlived.load(Ordering::Relaxed)),
             marked: AtomicBool::new(self.is_marked()),
@@ -222,6 +276,7 @@ impl Entry {
         let body = |stored: &Stored| stored.pieces.iter().map(allocated).sum::<u64>();
         body(&self.body)
             + self.gzip.as_ref().map_or(0, body)
+            + self.copy.as_ref().map_or(0, Copied::bytes)
             + headers.sum::<u64>()
             + self.variant.len() as u64
             + self.tags().count() as u64 * TAG_OVERHEAD

@@ -49,11 +49,6 @@ impl Scope {
         self.holds(key, entry.tags())
     }
 
-    /// Whether it is known at once how many responses it is for.
-    pub(super) fn is_counted(&self) -> bool {
-        !matches!(lies(self), Lies::Nowhere(_))
-    }
-
     fn holds<'a>(&self, key: &Key, mut tags: impl Iterator<Item = &'a [u8]>) -> bool {
         let (host, path) = key.place();
         match self {
@@ -187,6 +182,16 @@ impl Index {
 
     /// What became of a stored response.
     pub(super) fn standing(&self, key: &Key, entry: &Entry) -> Standing {
+        self.standing_without(key, entry, None)
+    }
+
+    /// The same, as if there had not been the purge of a pattern that was at a time.
+    pub(super) fn standing_without(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        purge: Option<u64>,
+    ) -> Standing {
         let (mut purged, mut marked) = (0, 0);
         let mut see = |node: Option<&Node>| {
             if let Some(node) = node {
@@ -198,7 +203,7 @@ impl Index {
         entry.tags().for_each(|tag| see(self.tags.get(&self.tag(tag))));
         let (host, path) = key.place();
         for (at, pattern, soft) in &self.patterns {
-            if *at > entry.begun && pattern.matches(host, path) {
+            if *at > entry.begun && Some(*at) != purge && pattern.matches(host, path) {
                 let last = if *soft { &mut marked } else { &mut purged };
                 *last = (*last).max(*at);
             }

@@ -7,6 +7,7 @@
 //! key, vary    by what responses are found: the target, and the headers in Vary
 //! range        parts of a body
 //! entry        a stored response
+//! copies       large bodies in files as well, from where they are sent cheaper
 //! store        a bounded table that the workers share
 //! lead         who fetches what many ask for
 //! flight       a response that is handed out while it arrives
@@ -50,6 +51,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod copies;
 pub mod directives;
 pub mod entry;
 pub mod flight;
@@ -65,7 +67,7 @@ pub mod tier;
 pub mod vary;
 pub mod wire;
 
-pub use self::entry::{Entry, Stored};
+pub use self::entry::{Entry, Other, Stored};
 pub use self::flight::{Flight, Follower, Outcome};
 pub use self::glob::{Glob, UrlPattern};
 pub use self::index::Scope;

@@ -87,6 +87,8 @@ crate::stats! {
         gauge bytes_identity,
         /// Of that, bodies in gzip that were made here.
         gauge bytes_gzip,
+        /// Of that, copies of large bodies that are asked for often, in files of memory.
+        gauge bytes_copies,
         /// Bytes of responses on their way into the store.
         gauge bytes_filling,
     }
@@ -152,6 +154,6 @@ mod tests {
         }
         // A cell that is named there and not here would be missing.
         let shown = text.lines().filter(|line| line.starts_with("gateway_cache_"));
-        assert_eq!(shown.count(), 37, "{text}");
+        assert_eq!(shown.count(), 38, "{text}");
     }
 }

@@ -13,7 +13,9 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use super::copies::Copies;
 use super::entry::Entry;
+use super::glob::UrlPattern;
 use super::index::{Index, Scope, Standing};
 use super::key::Key;
 use super::lead::Flights;
@@ -103,10 +105,13 @@ pub struct Store {
     /// The index's time of the last purge.
     last_purge: AtomicU64,
     pub(super) flights: Arc<Flights>,
+    pub(super) copies: Arc<Copies>,
     bounds: Mutex<Bounds>,
     filling: AtomicU64,
     /// What of the memory is set aside for what is being filled.
     set_aside: Mutex<u64>,
+    /// Purges whose responses are being counted. It goes up under the index's lock.
+    counting: AtomicU64,
     /// Somebody should sweep.
     pub unswept: Notify,
     /// So many other forms of responses are made at a time.
@@ -134,9 +139,11 @@ impl Store {
             index: Arc::default(),
             last_purge: AtomicU64::new(0),
             flights: Arc::default(),
+            copies: Arc::default(),
             bounds: Mutex::new(bounds),
             filling: AtomicU64::new(0),
             set_aside: Mutex::new(0),
+            counting: AtomicU64::new(0),
             unswept: Notify::new(),
             encoders: Arc::new(Semaphore::new(processors)),
             stats,
@@ -157,6 +164,10 @@ impl Store {
         }
         drop(index);
         self.count();
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        *self.bounds.lock()
     }
 
     /// What is stored for a request.
@@ -333,60 +344,80 @@ impl Store {
     /// Forgets all of a scope, or marks it stale if it is done softly; how many responses that were. What is
     /// forgotten is not given out from then on, and fills under way do not bring it back.
     ///
-    /// It takes the same time however many responses there are, but for patterns with a star before their
-    /// end or within a name, whose responses are counted one by one.
+    /// It takes effect in the same time however many responses there are. So does the answer, but for
+    /// patterns with a star before their end or within a name, whose responses are counted one by one.
     pub fn purge(&self, scope: &Scope, soft: bool) -> u64 {
-        // Before it is done: a sweep takes away what it has hit.
-        let counted = if scope.is_counted() { 0 } else { self.count_hit(scope) };
-        self.purge_uncounted(scope, soft).unwrap_or_else(|| {
-            self.stats.purged.add(counted);
-            counted
-        })
+        let mut index = self.index.lock();
+        let hit = self.issue(&mut index, scope, soft);
+        let (Scope::Pattern(pattern), None) = (scope, hit) else { return hit.unwrap_or_default() };
+        // What is taken away meanwhile could not be counted.
+        self.counting.fetch_add(1, Ordering::Relaxed);
+        let purge = index.now();
+        drop(index);
+        let hit = self.count_hit(pattern, purge);
+        self.counting.fetch_sub(1, Ordering::Relaxed);
+        self.stats.purged.add(hit);
+        self.unswept.notify_one();
+        hit
     }
 
-    /// The same, but responses are never counted one by one: it takes the same time whatever the scope, and
-    /// `None` says that nobody knows how many there were.
+    /// The same, but responses are never counted one by one: `None` says that nobody knows how many there
+    /// were.
     pub fn purge_uncounted(&self, scope: &Scope, soft: bool) -> Option<u64> {
-        let mut index = self.index.lock();
+        self.issue(&mut self.index.lock(), scope, soft)
+    }
+
+    fn issue(&self, index: &mut Index, scope: &Scope, soft: bool) -> Option<u64> {
         let hit = index.purge(scope, soft);
         self.last_purge.store(index.now(), Ordering::Release);
-        drop(index);
         self.stats.purge(scope, hit);
         self.unswept.notify_one();
         hit
     }
 
-    fn count_hit(&self, scope: &Scope) -> u64 {
-        let Scope::Pattern(pattern) = scope else { return 0 };
-        let hit = self.table.iter().filter(|(key, _)| {
+    /// How many responses the purge of a pattern hit that was at this time.
+    fn count_hit(&self, pattern: &UrlPattern, purge: u64) -> u64 {
+        let matching = self.table.iter().filter(|(key, _)| {
             let (host, path) = key.place();
             pattern.matches(host, path)
         });
-        let good = |(key, variants): (Key, Variants)| {
-            variants.iter().filter(|entry| !self.is_dead(&key, entry)).count() as u64
+        let hit = |(key, variants): (Key, Variants)| {
+            let index = self.index.lock();
+            let was_good = |entry: &&Arc<Entry>| {
+                entry.begun < purge
+                    && index.standing_without(&key, entry, Some(purge)) != Standing::Dead
+            };
+            variants.iter().filter(was_good).count() as u64
         };
-        hit.map(good).sum()
+        matching.map(hit).sum()
     }
 
     /// Takes away what was purged, and what is of no use any more. Pauses often.
     pub async fn sweep(&self) {
         let since = self.index.lock().now();
+        let mut is_whole = true;
         for (number, (key, variants)) in self.table.iter().enumerate() {
             if number % SWEPT_AT_ONCE == SWEPT_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
             let now = Instant::now();
             if variants.iter().any(|entry| is_spent(entry, now) || self.is_dead(&key, entry)) {
-                self.weed(&key, now);
+                is_whole &= self.weed(&key, now);
             }
         }
-        self.index.lock().swept(since);
+        if is_whole {
+            self.index.lock().swept(since);
+        }
         self.count();
     }
 
-    fn weed(&self, key: &Key, now: Instant) {
+    /// Takes away what is dead of a key, unless it is being counted what a purge hit.
+    fn weed(&self, key: &Key, now: Instant) -> bool {
         let mut index = self.index.lock();
-        let Some(variants) = self.table.peek(key) else { return };
+        if self.counting.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        let Some(variants) = self.table.peek(key) else { return true };
         let is_good = |entry: &&Arc<Entry>| {
             let is_dead = self.is_dead_by(&index, key, entry);
             let is_spent = !is_dead && is_spent(entry, now);
@@ -400,13 +431,16 @@ impl Store {
         } else if good.len() < variants.len() {
             self.set(&mut index, key.clone(), good);
         }
+        true
     }
 
     fn count_forms(&self, entry: &Entry, sign: i64) {
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let gzip = entry.gzip.as_ref().map_or(0, |gzip| size(gzip.length()));
+        let copy = entry.copy.as_ref().map_or(0, |copy| size(copy.bytes()));
         self.stats.bytes_gzip.add(sign * gzip);
-        self.stats.bytes_identity.add(sign * (size(entry.weight()) - gzip));
+        self.stats.bytes_copies.add(sign * copy);
+        self.stats.bytes_identity.add(sign * (size(entry.weight()) - gzip - copy));
     }
 
     fn count(&self) {

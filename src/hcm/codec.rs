@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::HcmConfig;
 use super::compile::Http2Options;
 use super::connection::ConnectionHandle;
 use super::exchange::ConnectionService;
-use crate::net::{Cork, Corked, Rewind, ShortWrites, WithInterim};
+use crate::net::{Cork, Corked, FromFiles, Rewind, ShortWrites, WithInterim};
 
 /// Headers that hyper takes without being told.
 const DEFAULT_MAX_HEADERS: u32 = 100;
@@ -24,7 +23,7 @@ pub(super) trait Codable: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-pub(super) type Http1Io = TokioIo<WithInterim<ShortWrites<Rewind<TcpStream>>>>;
+pub(super) type Http1Io = TokioIo<WithInterim<ShortWrites<Rewind<FromFiles>>>>;
 pub(super) type Http1 = http1::Connection<Http1Io, ConnectionService>;
 pub(super) type Http2Io = TokioIo<Corked<Rewind<OwnedReadHalf>, OwnedWriteHalf>>;
 type Http2 = http2::Connection<Http2Io, ConnectionService, TokioExecutor>;

@@ -23,7 +23,7 @@ use super::compile::Codec;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::{Corked, InterimQueue, Rewind, ShortWrites, WithInterim};
+use crate::net::{Corked, FileSlot, FromFiles, InterimQueue, Rewind, ShortWrites, WithInterim};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -134,6 +134,8 @@ pub(super) struct ConnectionHandle {
     pub(super) start: Instant,
     /// Interim responses of upstreams, if they are passed on.
     pub(super) interim: Option<Arc<InterimQueue>>,
+    /// What of a response is in a file (HTTP/1.1).
+    pub(super) files: Arc<FileSlot>,
 }
 
 impl ConnectionHandle {
@@ -169,6 +171,7 @@ impl Hcm {
         let start = Instant::now();
         let handle = Arc::new(ConnectionHandle {
             interim: self.config.proxy_100_continue.then(Arc::default),
+            files: Arc::default(),
             hcm: self,
             downstream,
             connection,
@@ -201,6 +204,7 @@ impl Hcm {
                 Codec::Http1 | Codec::Auto => {
                     config.stats.downstream_cx_http1_total.inc();
                     config.stats.downstream_cx_http1_active.inc();
+                    let socket = FromFiles::new(socket, Arc::clone(&handle.files));
                     let io = ShortWrites(Rewind::new(socket, peeked));
                     let io = TokioIo::new(WithInterim::new(io, handle.interim.clone()));
                     Run::new(http1(config, io, Arc::clone(&handle)), &handle).await;

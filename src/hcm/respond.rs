@@ -10,6 +10,7 @@ use super::compile::ServerHeaderTransformation;
 use super::exchange::{Facts, InFlight, TrackedBody};
 use crate::exchange::headers::X_REQUEST_ID;
 use crate::exchange::{Body, RequestHead, Response};
+use crate::net::FileCopy;
 
 /// The request's id, if the response shall carry it.
 pub(super) fn request_id(config: &HcmConfig, head: &RequestHead) -> Option<HeaderValue> {
@@ -56,6 +57,9 @@ pub(super) fn finish(
             }
             false => handle.connection.close_gracefully(),
         }
+    }
+    if facts.is_http1 {
+        handle.files.set(head.extensions.remove::<Arc<FileCopy>>().as_ref());
     }
     config.stats.count_response(head.status);
     stream.status = Some(head.status);

@@ -1,8 +1,9 @@
-//! Sockets: binding listeners and replaying bytes that were peeked at.
+//! Sockets: binding listeners, and what stands between a socket and its codec.
 
 pub mod cork;
 pub mod interim;
 pub mod rewind;
+pub mod sendfile;
 pub mod vectored;
 
 use std::io;
@@ -13,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use cork::{Cork, Corked};
 pub use interim::{InterimQueue, WithInterim};
 pub use rewind::Rewind;
+pub use sendfile::{FileCopy, FileSlot, FromFiles};
 pub use vectored::ShortWrites;
 
 /// How a listening socket is made.

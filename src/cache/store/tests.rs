@@ -130,6 +130,24 @@ async fn what_is_purged_is_not_found_again_and_a_sweep_takes_it_away() {
     assert_eq!(store.stats.purge_pattern.value(), 8);
 }
 
+#[tokio::test]
+async fn a_sweep_leaves_what_is_being_counted_for_the_next() {
+    let store = Store::new(LARGE, Arc::default());
+    (0..20).for_each(|n| drop(store.insert(key(n), entry(1, "a"))));
+    store.counting.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(store.purge_uncounted(&pattern("/1*"), false), None);
+    assert_eq!((0..20).filter(|n| found(&store, &key(*n), "a").is_some()).count(), 9);
+    store.sweep().await;
+    assert!(store.table.len() == 20 && !store.index.lock().is_swept());
+    // A purge hits what none has hit before.
+    assert_eq!(store.purge(&pattern("*1*"), false), 0);
+    assert_eq!(store.purge(&pattern("*2*"), false), 1);
+    store.counting.fetch_sub(1, Ordering::Relaxed);
+    store.sweep().await;
+    assert!(store.table.len() == 8 && store.index.lock().is_swept());
+    check(&store);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sweep_takes_away_what_is_of_no_use() {
     let store = Store::new(LARGE, Arc::default());

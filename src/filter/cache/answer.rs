@@ -1,7 +1,8 @@
 //! Answers from what is stored: whole, in parts, without a body, or "not modified".
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use http::header::{
     CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     IF_RANGE, LAST_MODIFIED, RANGE, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::encode::{self, Form};
@@ -42,7 +44,7 @@ pub(super) fn from_stored(
     entry: &Entry,
     form: Form,
     asked: (&Method, &HeaderMap),
-    status: &str,
+    status: impl fmt::Display,
     mut stream: Box<StreamInfo>,
 ) -> Response {
     entry.hits.fetch_add(1, Ordering::Relaxed);
@@ -52,6 +54,12 @@ pub(super) fn from_stored(
         Form::Identity | Form::Only => &entry.body,
     };
     let body = condition(&mut head, entry, body, asked);
+    if let Some(copy) = &entry.copy
+        && stream.protocol <= Version::HTTP_11
+        && form != Form::Gzip
+    {
+        head.extensions.insert(Arc::clone(copy.file()));
+    }
     say(&mut head, status);
     stream.details = "response_from_cache";
     Response { head, body, stream }
@@ -61,7 +69,7 @@ pub(super) fn from_stored(
 pub(super) fn from_flight(
     entry: &Entry,
     follower: Follower,
-    status: &str,
+    status: impl fmt::Display,
     mut stream: Box<StreamInfo>,
 ) -> Response {
     let mut head = head_of(entry, Form::Only);
@@ -102,7 +110,8 @@ fn condition(
             Ranges::Parts(parts) => return partial(head, body, &parts),
         }
     }
-    if entry.status != StatusCode::NO_CONTENT {
+    if entry.status != StatusCode::NO_CONTENT && stated_length(&head.headers) != Some(body.length())
+    {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.length()));
     }
     if method == Method::HEAD { Body::Empty } else { pieces(body.pieces().iter().cloned()) }
@@ -143,7 +152,7 @@ fn partial(head: &mut ResponseHead, body: &Stored, parts: &[Part]) -> Body {
         let (first, last) = part.bounds();
         format!("bytes {first}-{last}/{size}")
     };
-    let (length, bytes): (u64, VecDeque<Bytes>) = match parts {
+    let (length, bytes): (u64, Vec<Bytes>) = match parts {
         [part] => {
             insert(&mut head.headers, CONTENT_RANGE, content_range(part));
             (part.length, body.slice(part.start, part.length).collect())
@@ -151,7 +160,7 @@ fn partial(head: &mut ResponseHead, body: &Stored, parts: &[Part]) -> Body {
         parts => {
             let boundary = format!("{:032x}", rand::random::<u128>());
             let kind = head.headers.get(CONTENT_TYPE).cloned();
-            let mut bytes = VecDeque::new();
+            let mut bytes = Vec::new();
             for part in parts {
                 let mut text = format!("\r\n--{boundary}\r\n").into_bytes();
                 if let Some(kind) = &kind {
@@ -161,10 +170,10 @@ fn partial(head: &mut ResponseHead, body: &Stored, parts: &[Part]) -> Body {
                 }
                 let range = content_range(part);
                 text.extend_from_slice(format!("Content-Range: {range}\r\n\r\n").as_bytes());
-                bytes.push_back(Bytes::from(text));
+                bytes.push(Bytes::from(text));
                 bytes.extend(body.slice(part.start, part.length));
             }
-            bytes.push_back(Bytes::from(format!("\r\n--{boundary}--\r\n")));
+            bytes.push(Bytes::from(format!("\r\n--{boundary}--\r\n")));
             let kind = format!("multipart/byteranges; boundary={boundary}");
             insert(&mut head.headers, CONTENT_TYPE, kind);
             (bytes.iter().map(|piece| piece.len() as u64).sum(), bytes)
@@ -183,7 +192,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: String) {
 }
 
 /// Adds what this cache did.
-pub(super) fn say(head: &mut ResponseHead, status: &str) {
+pub(super) fn say(head: &mut ResponseHead, status: impl fmt::Display) {
     if let Ok(value) = HeaderValue::try_from(format!("nuncio; {status}")) {
         head.headers.append(CACHE_STATUS, value);
     }
@@ -198,9 +207,9 @@ fn is_unchanged(stored: &HeaderMap, asked: &HeaderMap) -> bool {
             .into_iter()
             .any(|tag| tag == b"*" || etag.is_some_and(|etag| opaque(tag) == etag));
     }
-    let since = time(asked.get(IF_MODIFIED_SINCE));
+    let Some(since) = time(asked.get(IF_MODIFIED_SINCE)) else { return false };
     let changed = time(stored.get(LAST_MODIFIED).or(stored.get(DATE)));
-    since.zip(changed).is_some_and(|(since, changed)| changed <= since)
+    changed.is_some_and(|changed| changed <= since)
 }
 
 /// Whether a range is wanted of this very response (RFC 9110 section 13.1.5): a strong tag, or the date.
@@ -239,7 +248,8 @@ fn pieces(mut bytes: impl Iterator<Item = Bytes>) -> Body {
         (None, _) => Body::Empty,
         (Some(only), None) => only.into(),
         (Some(first), Some(second)) => {
-            Body::boxed(Pieces([first, second].into_iter().chain(bytes).collect()))
+            let all: SmallVec<_> = [first, second].into_iter().chain(bytes).collect();
+            Body::boxed(Pieces(all.into_iter()))
         }
     }
 }
@@ -253,7 +263,7 @@ pub(super) fn followed(follower: Follower, length: Option<u64>) -> Body {
 }
 
 /// A stored body, piece by piece.
-struct Pieces(VecDeque<Bytes>);
+struct Pieces(smallvec::IntoIter<[Bytes; 4]>);
 
 impl http_body::Body for Pieces {
     type Data = Bytes;
@@ -263,15 +273,15 @@ impl http_body::Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.0.as_slice().is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+        SizeHint::with_exact(self.0.as_slice().iter().map(|piece| piece.len() as u64).sum())
     }
 }
 

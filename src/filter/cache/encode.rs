@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -14,7 +13,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::config::{each, media_range};
-use crate::cache::{Entry, Key, MediaRange, Store, Stored, vary};
+use crate::cache::{Entry, Key, MediaRange, Other, Store, Stored, vary};
 use crate::config::{Errors, OrFault, fields};
 use crate::proto::nuncio::extensions::filters::http::cache::v1::cache as proto;
 
@@ -103,7 +102,7 @@ impl Encoding {
         let Ok(permit) = Arc::clone(&store.encoders).try_acquire_owned() else {
             return (entry, Form::Identity);
         };
-        if entry.busy.swap(true, Ordering::Relaxed) {
+        if !entry.others.make(Other::Gzip) {
             return (entry, Form::Identity);
         }
         let (store, key, plain) = (Arc::clone(store), key.clone(), Arc::clone(&entry));
@@ -115,7 +114,7 @@ impl Encoding {
         });
         match made.await {
             Ok(Some(encoded)) => (encoded, Form::Gzip),
-            // Not worth it, now and later: it stays busy.
+            // Not worth it, now and later.
             _ => (entry, Form::Identity),
         }
     }
@@ -123,7 +122,10 @@ impl Encoding {
 
 fn encode(store: &Store, key: &Key, plain: &Arc<Entry>, level: Compression) -> Option<Arc<Entry>> {
     let made = gzip(&plain.body, level).ok();
-    let made = made.filter(|made| made.length() < plain.body.length())?;
+    let Some(made) = made.filter(|made| made.length() < plain.body.length()) else {
+        plain.others.refuse(Other::Gzip);
+        return None;
+    };
     let mut encoded = plain.like();
     encoded.gzip = Some(made);
     store.stats.encoded.inc();

@@ -79,7 +79,7 @@ impl Caching {
             let why = judged.err().unwrap_or(Uncacheable::NoStore);
             self.store.stats.refuse(why);
             leader.flight.say(Outcome::Refused);
-            say(head, &format!("{status}; fwd-status={code}; detail={}", why.as_str()));
+            say(head, format_args!("{status}; fwd-status={code}; detail={}", why.as_str()));
             return response;
         };
         let said = self.rules.policy.said(&head.headers);
@@ -98,7 +98,7 @@ impl Caching {
         {
             dress(&mut head.headers, Form::Identity);
         }
-        say(head, &format!("{status}; fwd-status={code}; stored"));
+        say(head, format_args!("{status}; fwd-status={code}; stored"));
         leader.flight.say(Outcome::Comes(Arc::new(entry.like())));
         let store = Arc::clone(&self.store);
         let storing = Some(Storing { entry, size: 0, room: store.reserve(), stated: length });

@@ -166,7 +166,7 @@ impl Caching {
                 invalidation.follow(self, &method, path);
             }
         }
-        say(&mut response.head, &format!("fwd=method; fwd-status={}", status.as_u16()));
+        say(&mut response.head, format_args!("fwd=method; fwd-status={}", status.as_u16()));
         Ok(response)
     }
 

@@ -109,7 +109,7 @@ impl Caching {
         self.store.stats.bypass.inc();
         let mut response = next.send(request).await?;
         let code = response.head.status.as_u16();
-        say(&mut response.head, &format!("{status}; fwd-status={code}"));
+        say(&mut response.head, format_args!("{status}; fwd-status={code}"));
         Ok(response)
     }
 
@@ -161,7 +161,7 @@ impl Caching {
             self.store.stats.miss.inc();
             let reply = LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "cache_only_if_cached", "");
             let mut response = reply.into_response(request.stream);
-            say(&mut response.head, "detail=only-if-cached");
+            say(&mut response.head, format_args!("detail=only-if-cached"));
             return Ok(response);
         }
         let asked = Asked { method: request.head.method.clone(), headers: headers.clone() };
@@ -240,12 +240,20 @@ impl Caching {
         {
             self.validate_behind(key, &entry, &request, next);
         }
+        if let Some(job) = self.store.copies_body(key, &entry) {
+            // No request waits for it.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = job.run() {
+                    tracing::debug!(%error, "the body of a stored response could not be copied to a file");
+                }
+            });
+        }
         let Request { head, stream, .. } = request;
         let (entry, form) = self.formed(key, entry, &head.headers).await;
         let left = seconds(lifetime) - seconds(age);
         let left = if is_stale { left.min(0) } else { left };
-        let status = format!("hit; ttl={left}{detail}");
-        from_stored(&entry, form, (&head.method, &head.headers), &status, stream)
+        let status = format_args!("hit; ttl={left}{detail}");
+        from_stored(&entry, form, (&head.method, &head.headers), status, stream)
     }
 }
 

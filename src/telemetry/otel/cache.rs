@@ -108,11 +108,12 @@ const LEVELS: [Family; 3] = [
     },
     Family {
         name: "gateway.cache.form.size",
-        description: "Bytes by form: as they came, in gzip, or on their way",
+        description: "Bytes by form: as they came, in gzip, copies in files, or on their way",
         attribute: "form",
         cells: &[
             ("bytes_identity", "identity"),
             ("bytes_gzip", "gzip"),
+            ("bytes_copies", "copy"),
             ("bytes_filling", "filling"),
         ],
     },
