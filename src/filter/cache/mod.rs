@@ -133,8 +133,12 @@ impl Caching {
             Lookup::Nothing => (None, "fwd=uri-miss"),
             Lookup::OtherVariants => (None, "fwd=vary-miss"),
             Lookup::Found(entry) => match self.use_of(&entry, headers) {
-                Use::Fresh => return Ok(self.hit(&key, entry, (request, ""), next).await),
+                Use::Fresh => {
+                    self.store.stats.hit.inc();
+                    return Ok(self.hit(&key, entry, (request, ""), next).await);
+                }
                 Use::WhileRevalidate => {
+                    self.store.stats.hit.inc();
                     self.store.stats.stale_while_revalidate.inc();
                     self.validate_behind(&key, &entry, &request, next);
                     let detail = "; detail=stale-while-revalidate";
@@ -230,7 +234,6 @@ impl Caching {
         (request, detail): (Request, &str),
         next: &HttpService,
     ) -> Response {
-        self.store.stats.hit.inc();
         let (age, lifetime) = (entry.age(Instant::now()), entry.freshness.lifetime);
         let is_stale = age >= lifetime || entry.is_marked();
         if let Some(ahead) = self.rules.refresh_ahead
