@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod headers;
 pub mod interim;
 pub mod local_reply;
+pub mod path;
 pub mod stream_info;
 
 use std::future::Future;

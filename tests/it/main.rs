@@ -32,6 +32,8 @@ mod http_h2;
 #[cfg(test)]
 mod http_limits;
 #[cfg(test)]
+mod http_paths;
+#[cfg(test)]
 mod last_good;
 #[cfg(test)]
 mod lifecycle;
