@@ -15,6 +15,7 @@ mod codec;
 pub mod compile;
 pub mod connection;
 mod exchange;
+mod local_reply;
 mod request;
 mod respond;
 mod sane;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use super::connection::ConnectionHandle;
 use super::sane::make_sane;
 use super::stats::HttpStats;
 use crate::exchange::deadline::{Deadline, Deadlines};
-use crate::exchange::headers::is_hop_by_hop;
+use crate::exchange::headers::{is_grpc, is_hop_by_hop};
 use crate::exchange::interim::{Interim, InterimSink};
 use crate::exchange::stream_info::RequestRecord;
 use crate::exchange::{Body, BodyError, BodyProgress, Request, RequestHead, Response, StreamInfo};
@@ -48,8 +48,13 @@ pub(super) fn begin(
     stream.idle_timeout = config.timeouts.stream_idle;
     let body = track(Body::from(body), &mut stream, config, &hcm.cx.deadlines);
 
+    stream.is_grpc = head.method == Method::POST && is_grpc(&head.headers);
+    let local_replies = config.local_replies.as_ref();
+    stream.local_replies = local_replies.map(|form| Arc::clone(form) as _);
+
     let sane = make_sane(&mut head, config, &handle.downstream);
-    if config.access_logs.needs_request() {
+    if config.access_logs.needs_request() || local_replies.is_some_and(|form| form.needs_request())
+    {
         stream.request = Some(Box::new(record(&head)));
     }
     if let Err(reply) = sane {

@@ -31,7 +31,8 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 pub use action::{Action, DirectResponse, Forward, Redirect};
-pub use compile::{CompileContext, CompileFilterOverride};
+pub use compile::{CompileContext, CompileFilterOverride, response_additions};
+pub use headers::Level as HeaderLevel;
 pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy};
 pub use rewrite::{HostValue, X_ENVOY_ORIGINAL_PATH};
 

@@ -38,6 +38,8 @@ mod last_good;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod local_replies;
+#[cfg(test)]
 mod outlier;
 #[cfg(test)]
 mod retries;

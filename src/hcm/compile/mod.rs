@@ -1,5 +1,6 @@
 //! `HttpConnectionManager` to [`HcmConfig`].
 
+mod local_reply;
 mod protocols;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use self::protocols::{compile_common, compile_http1, compile_http2};
+use super::local_reply::LocalReplies;
 use super::sane::{HostPolicy, StripPort, Underscores};
 use super::stats::HttpStats;
 use crate::config::source::{self, ConfigSource};
@@ -70,6 +72,8 @@ pub struct HcmConfig {
     pub preserve_external_request_id: bool,
     /// Tell the client its request's id.
     pub always_set_request_id_in_response: bool,
+    /// How answers of our own look.
+    pub local_replies: Option<Arc<LocalReplies>>,
     /// Where finished exchanges are written.
     pub access_logs: AccessLogs,
     /// Cells of its stat prefix.
@@ -196,6 +200,7 @@ pub fn compile(
         strip_matching_host_port,
         strip_trailing_host_dot,
         strip_port_mode,
+        local_reply_config,
         route_specifier,
     } = message;
     let mut errors = Errors::new();
@@ -236,6 +241,9 @@ pub fn compile(
     let host = strip_port
         .map(|strip_port| HostPolicy { strip_port, strip_trailing_dot: strip_trailing_host_dot });
     let via = errors.take(optional_header(&via).at("via"));
+    let local_replies = local_reply_config.as_ref();
+    let local_replies = local_replies
+        .and_then(|config| errors.take(local_reply::compile(config).at("local_reply_config")));
     let access_logs = errors.take(AccessLogs::compile(&access_log, &cx.sinks).at("access_log"));
     errors.finish()?;
     let missing = || Errors::from(Fault::Required);
@@ -272,6 +280,7 @@ pub fn compile(
         generate_request_id: generate_request_id.unwrap_or(true),
         preserve_external_request_id,
         always_set_request_id_in_response,
+        local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),
     })

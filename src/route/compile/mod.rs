@@ -11,6 +11,8 @@ mod overrides;
 mod predicate;
 mod retry;
 
+pub use self::headers::response_additions;
+
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
