@@ -11,6 +11,7 @@
 pub mod buffer;
 pub mod cache;
 pub mod chain;
+pub mod compression;
 pub mod discovery;
 pub mod header_mutation;
 pub mod kept;
