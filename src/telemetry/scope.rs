@@ -29,7 +29,11 @@ impl Scope {
 
     /// `listener.ADDRESS.`, the address with `_` for `:`.
     pub fn listener(address: &str) -> Self {
-        Self { kind: "listener", instance: Some(address.replace(':', "_").into()), part: Cow::Borrowed("") }
+        Self {
+            kind: "listener",
+            instance: Some(address.replace(':', "_").into()),
+            part: Cow::Borrowed(""),
+        }
     }
 
     /// `extension_config_discovery.http_filter.NAME.`
