@@ -117,16 +117,20 @@ impl Compressor {
         let encoding = route.and_then(|route| route.encoding.as_ref());
         let encoding = Arc::clone(encoding.unwrap_or(&self.config.encoding));
         let head = &mut request.head;
-        // Those who are switched off take part in the choice as well.
-        let asked = chain::accepted(&head.headers).map(|accepted| {
-            let chain = head.extensions.get_or_insert_default::<Chain>().clone();
+        // Those who are switched off take part in the choice as well, and those to whom the header is hidden.
+        let accepted = chain::accepted(&head.headers);
+        let chain = match accepted.is_some() {
+            true => Some(head.extensions.get_or_insert_default::<Chain>().clone()),
+            false => head.extensions.get::<Chain>().cloned(),
+        };
+        if let Some(chain) = &chain {
             chain.join(Member {
                 coding: encoding.coding(),
                 choose_first: self.config.choose_first,
                 rules: Arc::clone(&config.rules),
             });
-            (accepted, chain)
-        });
+        }
+        let asked = accepted.zip(chain);
         let removes = route.and_then(|route| route.remove_accept_encoding);
         if is_enabled && removes.unwrap_or(config.remove_accept_encoding) {
             head.headers.remove(ACCEPT_ENCODING);

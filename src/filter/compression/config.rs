@@ -100,6 +100,11 @@ impl Policy {
         }
     }
 
+    /// Whether clients may get other bytes than origins sent.
+    pub(super) fn changes_responses(&self) -> bool {
+        self.encode_response.is_some() || self.decode_response.is_some()
+    }
+
     /// Whether nothing is done with requests for this path.
     pub(super) fn excludes(&self, path: &str) -> bool {
         self.excluded.iter().any(|pattern| pattern.matches(path))

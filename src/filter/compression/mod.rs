@@ -147,7 +147,7 @@ impl Coder {
     fn treat_request(&self, policy: &Policy, request: &mut Request) {
         let Request { head, body, .. } = request;
         let headers = &mut head.headers;
-        if policy.encode_response.is_some() && has_weak_condition(headers) {
+        if policy.changes_responses() && has_weak_condition(headers) {
             // The tag does not say which bytes the client has; nobody behind us shall take it for one that
             // does (RFC 9110 section 13.1.5).
             headers.remove(RANGE);
@@ -187,6 +187,15 @@ impl Coder {
         let Response { head, body, .. } = &mut response;
         if head::is_grpc(&head.headers) {
             return response;
+        }
+        if policy.changes_responses()
+            && policy.tags == Tags::Weaken
+            && head.status == StatusCode::NOT_MODIFIED
+            && head.headers.get(ETAG).is_some_and(|tag| asked.has_weak_form_of(tag))
+        {
+            // What the client has was changed here, and shall be found again by its tag.
+            head::weaken_tag(&mut head.headers);
+            head::vary_by_coding(&mut head.headers);
         }
         if let Some(limits) = policy.decode_response {
             self.decode_response(policy, limits, &asked, (head, body));
@@ -237,13 +246,6 @@ impl Coder {
         (head, body): (&mut ResponseHead, &mut Body),
     ) -> Result<(), Skip> {
         let (rules, headers) = (&responses.rules, &mut head.headers);
-        if head.status == StatusCode::NOT_MODIFIED && rules.tags == Tags::Weaken {
-            // What the client has was encoded here, and shall be found again by its tag.
-            if headers.get(ETAG).is_some_and(|tag| asked.has_weak_form_of(tag)) {
-                head::weaken_tag(headers);
-                head::vary_by_coding(headers);
-            }
-        }
         if !is_whole(head.status) {
             return Err(Skip::Status);
         }
@@ -255,28 +257,51 @@ impl Coder {
         let encoding = asked.choose(responses).ok_or(Skip::NotAccepted)?;
         let length = head::length(headers).or_else(|| body.size_hint().exact());
         let is_short = length.is_some_and(|length| length <= SHORT);
-        if is_short && !asked.is_head && !head::is_event_stream(headers) {
-            match gather(std::mem::take(body), SHORT, &self.deadlines).await {
-                Gathered::Whole(plain) => {
-                    let made =
-                        self.codecs.encode_whole(&plain, encoding, Direction::Response).await;
-                    let Some(made) = made else {
-                        *body = plain.into();
-                        return Err(Skip::NotSmaller);
-                    };
-                    dress(headers, rules, encoding.coding());
-                    headers.insert(CONTENT_LENGTH, HeaderValue::from(made.len()));
-                    *body = made.into();
-                    return Ok(());
-                }
-                Gathered::Streamed(streamed) => *body = streamed,
+        let made = if asked.is_head {
+            None
+        } else if is_short && !head::is_event_stream(headers) {
+            // A response that stays as it is shall not carry about what this needs.
+            Box::pin(self.encode_short(encoding, headers, body)).await?
+        } else {
+            self.codecs.encode(body, encoding, headers, (Direction::Response, None));
+            None
+        };
+        head::forget_bytes(headers);
+        head::say_encoded(headers, encoding.coding());
+        rules.treat_tag(headers);
+        if let Some(length) = made {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Ok(())
+    }
+
+    /// Encodes a short body in one go, and says how long it is now; or as it passes, if it is not there at once.
+    ///
+    /// # Errors
+    /// That it took no bytes less.
+    async fn encode_short(
+        &self,
+        encoding: &Arc<Encoding>,
+        headers: &HeaderMap,
+        body: &mut Body,
+    ) -> Result<Option<usize>, Skip> {
+        match gather(std::mem::take(body), SHORT, &self.deadlines).await {
+            Gathered::Whole(plain) => {
+                let made = self.codecs.encode_whole(&plain, encoding, Direction::Response).await;
+                let Some(made) = made else {
+                    *body = plain.into();
+                    return Err(Skip::NotSmaller);
+                };
+                let length = made.len();
+                *body = made.into();
+                Ok(Some(length))
+            }
+            Gathered::Streamed(streamed) => {
+                *body = streamed;
+                self.codecs.encode(body, encoding, headers, (Direction::Response, None));
+                Ok(None)
             }
         }
-        if !asked.is_head {
-            self.codecs.encode(body, encoding, headers, (Direction::Response, None));
-        }
-        dress(headers, rules, encoding.coding());
-        Ok(())
     }
 }
 
@@ -292,13 +317,6 @@ impl Asked {
             Choice::Identity | Choice::NotAcceptable => None,
         }
     }
-}
-
-/// Gives a head what goes with an encoded body.
-fn dress(headers: &mut HeaderMap, rules: &rules::Rules, coding: Coding) {
-    head::forget_bytes(headers);
-    head::say_encoded(headers, coding);
-    rules.treat_tag(headers);
 }
 
 /// Whether a response with this status has all of a body: interim ones have none, nor have 204 and 304, and a
