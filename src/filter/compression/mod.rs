@@ -6,6 +6,8 @@ mod decode_body;
 mod encode_body;
 mod meter;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use self::decode_body::decoded;
 pub use self::encode_body::{Flush, encoded};
