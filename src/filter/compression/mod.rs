@@ -32,6 +32,8 @@ mod meter;
 mod rules;
 mod source;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod trailers;
 
 use std::sync::Arc;
