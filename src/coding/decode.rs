@@ -271,11 +271,9 @@ impl Deflate {
         let inflate = self.inflate.insert(Inflate::new(zlib, self.window_bits));
         let (step, ended) = inflate_step(inflate, &[first, byte], output, CODING)?;
         self.ended = ended;
-        // A raw stream may end within its second byte, and not before.
-        if step.consumed < 2 {
-            return Err(Error::Trailing(CODING));
-        }
-        Ok(Step { done: step.done && rest.is_empty(), produced: step.produced, consumed: 1 })
+        // The first byte was taken before, and the second may be left for the next step.
+        let consumed = step.consumed.saturating_sub(1);
+        Ok(Step { done: step.done && rest.is_empty(), produced: step.produced, consumed })
     }
 }
 

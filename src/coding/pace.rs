@@ -5,9 +5,9 @@
 //! large a slice may be, and which settings do so much at once, whatever they are fed, that they have to work
 //! beside the worker.
 //!
-//! The tables were measured (`cargo bench --bench coding`, CPU time) on JSON, on noise
-//! and on random `a` and `b`, which is the hardest: matches without end, none of them long. Each entry is what
-//! the hardest takes at most half a millisecond for, or what comes nearest.
+//! The tables were measured (`cargo bench --bench coding`) on JSON, on noise and on random `a` and `b`, which is
+//! the hardest: matches without end, none of them long. An entry is what even that takes less than a millisecond
+//! for.
 
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ const BROTLI_INLINE: [usize; 12] = [
     usize::MAX,
     usize::MAX,
     usize::MAX,
-    40 * KIB,
+    32 * KIB,
     16 * KIB,
     8 * KIB,
     4 * KIB,
-    4 * KIB,
+    2 * KIB,
     0,
     0,
     0,
@@ -88,7 +88,7 @@ impl Pace {
 fn brotli(settings: Brotli) -> Pace {
     let Brotli { quality, window_bits, .. } = settings;
     // Two pieces of input are never one to the lowest qualities, so they get large ones.
-    let slice = if quality < 2 { 64 * KIB } else { 16 * KIB };
+    let slice = if quality < 2 { 32 * KIB } else { 16 * KIB };
     // Small windows go with a search that is several times as slow.
     let slow = quality >= 5 && window_bits <= 16;
     Pace { slice, inline: if slow { 0 } else { BROTLI_INLINE[quality.min(11) as usize] } }

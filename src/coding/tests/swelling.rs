@@ -14,7 +14,10 @@ fn read(coding: Coding, limits: Limits, coded: &[u8]) -> (u64, Result<(), Error>
     let mut decoder = Decoder::new(coding.into(), limits).unwrap();
     let (mut room, mut taken, mut all) = (vec![0; CHUNK], 0, 0);
     loop {
-        match decoder.decode(&coded[taken..], &mut room) {
+        let decoded = decoder.decode(&coded[taken..], &mut room);
+        // A window of 8 MiB, and what goes with it.
+        assert!(decoder.bytes() < 9 << 20, "{} bytes of memory", decoder.bytes());
+        match decoded {
             Err(error) => return (all, Err(error)),
             Ok(step) => {
                 taken += step.consumed;

@@ -41,12 +41,11 @@ pub fn encoded(
     flush: Flush,
     on_end: impl FnOnce(Outcome) + Send + Unpin + 'static,
 ) -> Body {
-    let source = Source::new(inner);
     let encode = Encode {
-        pace: Pace::of(encoding, source.length()),
-        source,
+        source: Source::new(inner),
         encoding: Arc::clone(encoding),
         pool: pool.clone(),
+        pace: None,
         encoder: None,
         beside: None,
         inside: 0,
@@ -62,7 +61,8 @@ struct Encode {
     source: Source,
     encoding: Arc<Encoding>,
     pool: Pool,
-    pace: Pace,
+    /// From the first byte on, when most is known of what comes.
+    pace: Option<Pace>,
     /// From the first byte to the last; none while it is away.
     encoder: Option<Encoder>,
     beside: Option<Beside<Away>>,
@@ -99,9 +99,7 @@ impl Drive for Encode {
             if output.is_full() || meter.turn_is_over() {
                 return Poll::Ready(Progress::Output);
             }
-            let op = if self.flushing {
-                Op::Flush
-            } else if self.source.chunk.is_empty() && !self.source.ended {
+            if self.source.chunk.is_empty() && !self.source.ended && !self.flushing {
                 match self.source.poll(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Progress::Failed(error)),
@@ -111,12 +109,10 @@ impl Drive for Encode {
                     }
                 }
                 continue;
-            } else if self.source.ended && self.source.chunk.len() <= self.pace.slice {
-                Op::Finish
-            } else {
-                Op::Write
-            };
-            if self.inside + self.source.chunk.len().min(self.pace.slice) > self.pace.inline {
+            }
+            let pace = self.pace();
+            let slice = self.source.chunk.len().min(pace.slice);
+            if self.inside + slice > pace.inline {
                 if !output.is_empty() {
                     return Poll::Ready(Progress::Output);
                 }
@@ -125,7 +121,7 @@ impl Drive for Encode {
                 }
                 continue;
             }
-            match self.step(op, meter, output) {
+            match self.step(slice, meter, output) {
                 Ok(Some(progress)) => return Poll::Ready(progress),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(error.into()),
@@ -146,6 +142,10 @@ impl Encode {
         Poll::Ready(())
     }
 
+    fn pace(&mut self) -> Pace {
+        *self.pace.get_or_insert_with(|| Pace::of(&self.encoding, self.source.length()))
+    }
+
     fn encoder(&mut self) -> Result<Encoder, Error> {
         match self.encoder.take() {
             Some(encoder) => Ok(encoder),
@@ -153,14 +153,25 @@ impl Encode {
         }
     }
 
-    /// Encodes one slice, here and now.
+    /// What is asked of the encoder with the next `length` bytes of the chunk.
+    fn op(&self, length: usize) -> Op {
+        if self.flushing {
+            Op::Flush
+        } else if self.source.ended && length == self.source.chunk.len() {
+            Op::Finish
+        } else {
+            Op::Write
+        }
+    }
+
+    /// Encodes a slice of the chunk, here and now.
     fn step(
         &mut self,
-        op: Op,
+        slice: usize,
         meter: &mut Meter,
         output: &mut Output<'_>,
     ) -> Result<Option<Progress>, Error> {
-        let slice = self.source.chunk.len().min(self.pace.slice);
+        let op = self.op(slice);
         let (step, encoder) = meter.work(|| {
             let mut encoder = self.encoder()?;
             let step = encoder.encode(&self.source.chunk[..slice], output.room(), op)?;
@@ -200,22 +211,12 @@ impl Encode {
 
     /// Sends the encoder away with as much as it should take at a time.
     fn send_beside(&mut self, meter: &mut Meter) -> Result<(), Error> {
-        let chunk = &mut self.source.chunk;
-        let input = chunk.split_to(chunk.len().min(pace::BESIDE));
-        let op = match (self.flushing, self.source.ended && chunk.is_empty()) {
-            (true, _) => Op::Flush,
-            (_, true) => Op::Finish,
-            _ => Op::Write,
-        };
-        meter.input += input.len() as u64;
-        self.took_in(input.len(), 0);
-        let encoder = match self.encoder.take() {
-            Some(encoder) => encoder,
-            None => {
-                let length = self.source.length().map(|rest| rest + input.len() as u64);
-                self.pool.encoder(&self.encoding, length)?
-            }
-        };
+        let encoder = self.encoder()?;
+        let length = self.source.chunk.len().min(pace::BESIDE);
+        let op = self.op(length);
+        let input = self.source.chunk.split_to(length);
+        meter.input += length as u64;
+        self.took_in(length, 0);
         let pool = self.pool.clone();
         let work = move || away(encoder, &input, op, &pool);
         self.beside = Some(beside(self.pool.slots(), work));

@@ -24,9 +24,10 @@ impl Source {
         Self { body, chunk: Bytes::new(), ended, trailers: None }
     }
 
-    /// How many bytes come, if that is known.
+    /// How many bytes come, with those that have come and were not taken, if that is known.
     pub(super) fn length(&self) -> Option<u64> {
-        Some(self.body.size_hint().exact()? + self.chunk.len() as u64)
+        let rest = if self.ended { 0 } else { self.body.size_hint().exact()? };
+        Some(rest + self.chunk.len() as u64)
     }
 
     /// Waits until there is a chunk, or the end is known.
