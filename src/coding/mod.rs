@@ -4,7 +4,7 @@
 //! and know no message. The bodies that drive them live with the filters that wrap a message in them
 //! (`filter::compression`). What is dear to make is made once and kept in a [`Pool`].
 //!
-//! Whatever comes out of the network, a decoder answers with bytes or an [`Error`]; whatever it claims to
+//! Whatever comes out of the network, a decoder answers with bytes or an [`enum@Error`]; whatever it claims to
 //! hold, what comes out is held to [`Limits`].
 
 pub mod accept;

@@ -8,8 +8,8 @@
 //!            encoded in the coding that the client likes best     gather.rs
 //! ```
 //!
-//! Ours keeps to the RFC; Envoy's ([`compressor`], [`decompressor`]) do what Envoy's do. All three ask the
-//! same [`rules`] and send bodies through the same [`codecs`].
+//! Ours keeps to the RFC; Envoy's (`compressor.rs`, `decompressor.rs`) do what Envoy's do. All three ask the
+//! same rules and send bodies through the same codecs.
 //!
 //! A client that rules out the plain form (`identity;q=0`) and takes none of our codings gets the plain form
 //! all the same: a response that it may still use is better than none (RFC 9110 section 12.5.3 leaves both).
