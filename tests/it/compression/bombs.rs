@@ -1,10 +1,15 @@
 //! Small bodies that become large ones, and bodies that are broken: in both directions, of each coding.
 
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
 use super::codings::{ALL, encode};
 use super::{compression, lines, page, proxied};
-use crate::harness::{Answer, Ending, Http1, Origin, Script, request};
+use crate::harness::{Answer, Ending, Http1, Http2, Origin, Script, request};
 
 const LIMIT: u64 = 1_000_000;
 
@@ -17,7 +22,16 @@ fn cell(coding: &str, direction: &str, name: &str) -> String {
     format!("http.in.decompression.{coding}.{direction}.{name}")
 }
 
-async fn post(address: std::net::SocketAddr, coding: &str, body: &[u8]) -> Answer {
+/// Whether a client of HTTP/2 sees that its answer is not whole.
+async fn breaks_over_http2(address: SocketAddr, accepts: &str) -> bool {
+    let request = Request::get("http://test/").header("accept-encoding", accepts);
+    let request = request.body(Full::new(Bytes::new()).boxed()).unwrap();
+    let mut client = Http2::connect(address).await;
+    let answer = client.open(request).await.expect("a head");
+    answer.into_body().collect().await.is_err()
+}
+
+async fn post(address: SocketAddr, coding: &str, body: &[u8]) -> Answer {
     request(address, "POST", "/", &[("content-encoding", coding)], body).await
 }
 
@@ -124,7 +138,8 @@ async fn a_response_that_would_become_too_large_or_is_broken_breaks_off() {
             let mut client = Http1::connect(address).await;
             client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
             assert!(client.try_answer("GET").await.is_none(), "{coding} {name} ends well");
-            proxy.until_stat(&cell(coding, "response", name), 1).await;
+            assert!(breaks_over_http2(address, "identity").await, "{coding} {name} ends well");
+            proxy.until_stat(&cell(coding, "response", name), 2).await;
         }
         proxy.until_stat(&cell(coding, "response", "active"), 0).await;
     }
@@ -144,9 +159,10 @@ async fn an_origin_that_dies_in_the_middle_leaves_a_broken_body_of_any_coding() 
             let request = "GET / HTTP/1.1\r\nhost: test\r\naccept-encoding: *\r\n\r\n";
             client.send(request).await;
             assert!(client.try_answer("GET").await.is_none(), "{coding} {after} ends well");
+            assert!(breaks_over_http2(address, "*").await, "{coding} {after} ends well");
         }
         let cell = |name: &str| format!("http.in.compression.{coding}.response.{name}");
-        proxy.until_stat(&cell("broken"), 3).await;
+        proxy.until_stat(&cell("broken"), 6).await;
         proxy.until_stat(&cell("active"), 0).await;
     }
 }
