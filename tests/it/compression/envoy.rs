@@ -226,6 +226,8 @@ async fn a_decompressor_decodes_both_ways_and_tells_how_many_bytes_there_were() 
     ] {
         assert!(request(address, "POST", "/", headers, &coded).await.body == coded, "{headers:?}");
     }
+    // An answer that has begun would break off instead.
+    origin.script(Script::default());
     let bomb = encode("gzip", &[0; 5_000_000]);
     assert_eq!(request(address, "POST", "/", &headers, &bomb).await.status, 413);
     assert_eq!(request(address, "POST", "/", &headers, &coded[..50]).await.status, 400);
