@@ -18,6 +18,8 @@ mod chaos;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]
+mod compression;
+#[cfg(test)]
 mod ecds;
 #[cfg(test)]
 mod health;
