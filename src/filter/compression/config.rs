@@ -129,14 +129,14 @@ fn compile(message: &proto::Compression) -> Result<Policy, Errors> {
         Some(proto::compression::EntityTags::Keep) => Tags::KeepStrong,
         Some(proto::compression::EntityTags::Weaken) | None => Tags::Weaken,
     };
-    let excluded_statuses = each(&mut errors, "excluded_statuses", excluded_statuses, |status| {
+    let excluded_statuses = errors.each("excluded_statuses", excluded_statuses, |status| {
         let status = fields::in_range(*status, 200..=599)?;
         Ok(u16::try_from(status).unwrap_or_default())
     });
     let rules = compile_rules(bodies.as_ref(), excluded_statuses, tags).at("bodies");
     let rules = errors.take(rules);
     let encodings = errors.take(compile_encodings(encodings).at("encodings"));
-    let excluded = each(&mut errors, "excluded_paths", excluded_paths, |path| path_pattern(path));
+    let excluded = errors.each("excluded_paths", excluded_paths, |path| Glob::of_paths(path));
     let request = request_compression.as_ref().map(compile_request).transpose();
     let encode_request = errors.take(request.at("request_compression")).flatten();
     let mut limits = |field: &'static str, limits: &Option<proto::compression::Limits>| {
@@ -155,25 +155,6 @@ fn compile(message: &proto::Compression) -> Result<Policy, Errors> {
     Ok(Policy { excluded, encode_response, encode_request, decode_request, decode_response, tags })
 }
 
-/// Compiles the items of a list; the faults of each are taken.
-fn each<T, C>(
-    errors: &mut Errors,
-    field: &'static str,
-    list: &[T],
-    compile: impl Fn(&T) -> Result<C, Errors>,
-) -> Vec<C> {
-    let compiled = list.iter().enumerate();
-    compiled.filter_map(|(index, item)| errors.take(compile(item).index(index).at(field))).collect()
-}
-
-fn path_pattern(pattern: &str) -> Result<Glob, Errors> {
-    if !pattern.starts_with(['/', '*']) {
-        let wanted = "a path that begins with /, or a pattern of paths with * in it";
-        return Err(Fault::out_of_range(format!("{pattern:?}"), wanted).into());
-    }
-    Ok(Glob::new(pattern))
-}
-
 fn compile_rules(
     bodies: Option<&proto::compression::Bodies>,
     excluded_statuses: Vec<u16>,
@@ -182,7 +163,7 @@ fn compile_rules(
     let usual = proto::compression::Bodies::default();
     let proto::compression::Bodies { min_size, content_types } = bodies.unwrap_or(&usual);
     let mut errors = Errors::new();
-    let given = each(&mut errors, "content_types", content_types, |text| {
+    let given = errors.each("content_types", content_types, |text| {
         MediaRange::parse(text).map_err(|w| Fault::out_of_range(format!("{text:?}"), w).into())
     });
     errors.finish()?;

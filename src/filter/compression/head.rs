@@ -59,7 +59,7 @@ pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Says that a response depends on `Accept-Encoding`, if that is not said already.
-pub(super) fn vary_by_coding(headers: &mut HeaderMap) {
+pub(in crate::filter) fn vary_by_coding(headers: &mut HeaderMap) {
     let says_it = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name == b"*";
     if !vary(headers).any(says_it) {
         headers.append(VARY, HeaderValue::from_static("accept-encoding"));
@@ -67,14 +67,14 @@ pub(super) fn vary_by_coding(headers: &mut HeaderMap) {
 }
 
 /// Takes away what is said of bytes that are about to be others.
-pub(super) fn forget_bytes(headers: &mut HeaderMap) {
+pub(in crate::filter) fn forget_bytes(headers: &mut HeaderMap) {
     for name in OF_THE_BYTES {
         headers.remove(name);
     }
 }
 
 /// Says that a body is in this coding, upon those that it is in already.
-pub(super) fn say_encoded(headers: &mut HeaderMap, coding: Coding) {
+pub(in crate::filter) fn say_encoded(headers: &mut HeaderMap, coding: Coding) {
     headers.append(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
 }
 
@@ -89,7 +89,7 @@ pub(super) fn has_strong_tag(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a response's strong entity tag weak.
-pub(super) fn weaken_tag(headers: &mut HeaderMap) {
+pub(in crate::filter) fn weaken_tag(headers: &mut HeaderMap) {
     let Some(tag) = headers.get(ETAG).filter(|tag| is_strong(tag)) else { return };
     let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
     match weak {

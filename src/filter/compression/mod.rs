@@ -26,7 +26,7 @@ mod decode_body;
 mod decompressor;
 mod encode_body;
 mod gather;
-mod head;
+pub(super) mod head;
 mod library;
 mod meter;
 mod rules;
