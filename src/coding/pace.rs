@@ -26,7 +26,7 @@ pub const BESIDE: usize = 256 << 10;
 const KIB: usize = 1 << 10;
 
 /// The slices of zlib by level. It works evenly: the time goes with the slice, 1 us a KiB at level 1, 1 ms a
-/// KiB at level 9.
+/// KiB at level 9. Measured by the levels of zlib-rs, which do as much as ours or more.
 const ZLIB_SLICES: [usize; 10] =
     [16 * KIB, 16 * KIB, 16 * KIB, 16 * KIB, 16 * KIB, 16 * KIB, 8 * KIB, 4 * KIB, KIB, KIB / 2];
 
