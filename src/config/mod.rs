@@ -15,6 +15,7 @@ pub mod error;
 pub mod fields;
 pub mod matcher;
 pub mod metadata;
+pub mod runtime;
 pub mod source;
 
 pub use error::{ConfigError, Errors, Fault, OrFault, ResourceId};

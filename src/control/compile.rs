@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prost::{Message, Name};
 use prost_types::Any;
 
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault};
 use crate::filter::discovery::Extension;
 use crate::filter::registry::compile_override;
@@ -32,6 +33,7 @@ use crate::xds::ResourceType;
 pub struct Compilers {
     upstream: Arc<upstream::CompileContext>,
     listener: Arc<listener::CompileContext>,
+    runtime: Arc<Runtime>,
 }
 
 impl Compilers {
@@ -42,8 +44,18 @@ impl Compilers {
             sinks: Some(sinks.clone()),
             ..Default::default()
         };
-        let listener = listener::CompileContext { telemetry, sinks };
-        Self { upstream: Arc::new(upstream), listener: Arc::new(listener) }
+        let runtime = Arc::<Runtime>::default();
+        let listener = listener::CompileContext { telemetry, sinks, runtime: Arc::clone(&runtime) };
+        Self { upstream: Arc::new(upstream), listener: Arc::new(listener), runtime }
+    }
+
+    /// The same for a proxy whose operator has set runtime keys.
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: Arc<Runtime>) -> Self {
+        let listener = (*self.listener).clone();
+        self.listener =
+            Arc::new(listener::CompileContext { runtime: Arc::clone(&runtime), ..listener });
+        Self { runtime, ..self }
     }
 
     /// The same for a proxy that knows where it runs.
@@ -79,7 +91,10 @@ impl Compilers {
         ignored: &mut Vec<String>,
     ) -> Result<RouteTable, Errors> {
         let proto: proto_route::RouteConfiguration = decode(body, ignored)?;
-        let cx = route::CompileContext { compile_filter_override: &compile_override };
+        let cx = route::CompileContext {
+            compile_filter_override: &compile_override,
+            runtime: &self.runtime,
+        };
         RouteTable::compile(proto, &cx)
     }
 }

@@ -2,7 +2,7 @@
 //! and what is known of the client said.
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, LOCATION};
+use http::header::{COOKIE, EXPECT, HOST, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
@@ -36,6 +36,13 @@ pub(super) fn make_sane(
     config.host.apply(&mut head.headers, downstream.local.port());
     settle_path(head, config)?;
     let seen = Seen::of(&head.headers);
+    if seen.bytes > config.max_request_headers_bytes as usize {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(LocalReply::new(status, "request_headers_too_large", ""));
+    }
+    if seen.cookies > 1 && head.version == http::Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     if seen.underscore {
         config.underscores.apply(&mut head.headers, &config.stats)?;
     }
@@ -205,6 +212,9 @@ fn is_authority(text: &[u8]) -> bool {
 /// What one glance at the headers found, so that nothing is removed blindly.
 #[derive(Default)]
 struct Seen {
+    /// Of names and values together.
+    bytes: usize,
+    cookies: usize,
     hop_by_hop: bool,
     underscore: bool,
     expect: bool,
@@ -216,8 +226,9 @@ struct Seen {
 impl Seen {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
-        for name in headers.keys() {
+        for (name, value) in headers {
             let text = name.as_str();
+            seen.bytes += text.len() + value.len();
             seen.underscore |= text.contains('_');
             if text.starts_with("x-") {
                 seen.envoy |= text.starts_with("x-envoy-");
@@ -226,9 +237,19 @@ impl Seen {
             } else {
                 seen.hop_by_hop |= is_hop_by_hop(name);
                 seen.expect |= *name == EXPECT;
+                seen.cookies += usize::from(*name == COOKIE);
             }
         }
         seen
+    }
+}
+
+/// HTTP/2 may split cookies for the sake of compression; elsewhere they are one field (RFC 9113 section
+/// 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(all.join(&b"; "[..]))) {
+        headers.insert(COOKIE, joined);
     }
 }
 

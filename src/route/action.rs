@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::LOCATION;
-use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode};
 
 use super::hash::HashPolicies;
-use super::host;
+use super::host_rewrite::{HostRewrite, KeptHost, replace_host};
 use super::policy::{BodyLimit, RetryPolicy};
-use super::rewrite::{HostValue, PrefixRewrite, TooLong};
+use super::redirect::Redirect;
+use super::rewrite::{PathRewrite, Unfit};
 use crate::config::matcher::HeaderField;
 use crate::config::metadata::MetadataMatch;
 use crate::exchange::{LocalReply, RequestHead, RoutingPriority};
@@ -25,6 +24,8 @@ pub enum Action {
     Redirect(Box<Redirect>),
     /// Answers it.
     Direct(DirectResponse),
+    /// Nothing: the route is for others than proxies (`config.route.v3.NonForwardingAction`).
+    NonForwarding,
 }
 
 /// `config.route.v3.RouteAction`, of a weighted cluster with that one cluster.
@@ -33,8 +34,9 @@ pub struct Forward {
     pub(super) cluster: ClusterSource,
     pub(super) timeout: Arc<Timeout>,
     pub(super) idle_timeout: Option<Duration>,
-    pub(super) prefix_rewrite: Option<Box<PrefixRewrite>>,
+    pub(super) path: Option<Box<PathRewrite>>,
     pub(super) host: HostRewrite,
+    pub(super) append_forwarded_host: bool,
     pub(super) cluster_not_found: StatusCode,
     pub(super) priority: RoutingPriority,
     pub(super) hash: Option<Arc<HashPolicies>>,
@@ -49,14 +51,6 @@ pub(super) enum ClusterSource {
     Name(Arc<str>),
     /// The request's header that has the name.
     Header(Box<HeaderField>),
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum HostRewrite {
-    Keep,
-    Literal(Box<HostValue>),
-    /// The chosen host's own name.
-    Auto,
 }
 
 /// A timeout with what the upstream is told of it.
@@ -138,110 +132,26 @@ impl Forward {
         matches!(self.host, HostRewrite::Auto)
     }
 
-    /// Changes the request's host and path as the route says. Header mutations that name them come
+    /// What is kept of a host that is replaced; of the original only if `originals` are.
+    pub fn kept_host(&self, originals: bool) -> KeptHost {
+        KeptHost { forwarded: self.append_forwarded_host, original: originals }
+    }
+
+    /// Changes the request's host and path as the route says, and tells the upstream of the old ones in
+    /// `x-envoy-original-` headers if `originals` are kept. Header mutations that name them come
     /// before, since they see what the client sent.
     ///
     /// # Errors
-    /// The answer to the client when the new path would be longer than a URI can be.
-    pub fn rewrite(&self, head: &mut RequestHead) -> Result<(), LocalReply> {
-        if let HostRewrite::Literal(host) = &self.host {
-            host.apply(head);
+    /// The answer to the client when what becomes of the path is none.
+    pub fn rewrite(&self, head: &mut RequestHead, originals: bool) -> Result<(), LocalReply> {
+        if let Some(host) = self.host.host(head) {
+            replace_host(head, host, self.kept_host(originals));
         }
-        match &self.prefix_rewrite {
+        match &self.path {
             None => Ok(()),
             Some(rewrite) => rewrite
-                .apply(head)
-                .map_err(|TooLong| LocalReply::bad_request("rewritten_path_too_long")),
-        }
-    }
-}
-
-/// `config.route.v3.RedirectAction`
-#[derive(Debug)]
-pub struct Redirect {
-    pub(super) status: StatusCode,
-    pub(super) scheme: Option<Scheme>,
-    pub(super) host: Option<Box<str>>,
-    pub(super) port: Option<u16>,
-    pub(super) path: RedirectPath,
-    pub(super) strip_query: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum RedirectPath {
-    Keep,
-    /// Another path; with a query of its own that one is used, unstripped.
-    Replace(Box<str>),
-    Prefix(PrefixRewrite),
-}
-
-impl Redirect {
-    /// The answer that sends the client elsewhere. `scheme` is the one the client used.
-    pub fn reply(&self, head: &RequestHead, scheme: &Scheme) -> LocalReply {
-        match HeaderValue::from_maybe_shared(Bytes::from(self.location(head, scheme))) {
-            Ok(location) => LocalReply::new(self.status, "direct_response", Bytes::new())
-                .with_header(LOCATION, location),
-            Err(_unprintable) => LocalReply::bad_request("unfit_for_redirect"),
-        }
-    }
-
-    fn location(&self, head: &RequestHead, current: &Scheme) -> Vec<u8> {
-        let scheme = self.scheme.as_ref().unwrap_or(current);
-        let mut location = Vec::with_capacity(128);
-        location.extend_from_slice(scheme.as_str().as_bytes());
-        location.extend_from_slice(b"://");
-        match &self.host {
-            Some(host) => location.extend_from_slice(host.as_bytes()),
-            None => location.extend_from_slice(self.request_host(head, current, scheme)),
-        }
-        if let Some(port) = self.port {
-            location.extend_from_slice(format!(":{port}").as_bytes());
-        }
-        self.push_path(head, &mut location);
-        location
-    }
-
-    /// The host the request asked for, without a port that another takes the place of, or that was
-    /// the default of a scheme which is not kept.
-    fn request_host<'h>(
-        &self,
-        head: &'h RequestHead,
-        current: &Scheme,
-        scheme: &Scheme,
-    ) -> &'h [u8] {
-        let host = host::authority(head);
-        let Some(colon) = host::port_start(host) else { return host };
-        let default: &[u8] = if *current == Scheme::HTTPS { b":443" } else { b":80" };
-        let was_default = scheme != current && &host[colon..] == default;
-        if self.port.is_some() || was_default { &host[..colon] } else { host }
-    }
-
-    fn push_path(&self, head: &RequestHead, location: &mut Vec<u8>) {
-        let path = match &self.path {
-            RedirectPath::Keep => {
-                let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-                return location.extend_from_slice(self.stripped(path).as_bytes());
-            }
-            RedirectPath::Prefix(rewrite) => {
-                let path = rewrite.path_and_query(&head.uri);
-                return location.extend_from_slice(self.stripped(&path).as_bytes());
-            }
-            RedirectPath::Replace(path) => path,
-        };
-        location.extend_from_slice(path.as_bytes());
-        if let Some(query) = head.uri.query()
-            && !self.strip_query
-            && !path.contains('?')
-        {
-            location.push(b'?');
-            location.extend_from_slice(query.as_bytes());
-        }
-    }
-
-    fn stripped<'p>(&self, path: &'p str) -> &'p str {
-        match path.split_once('?') {
-            Some((path, _)) if self.strip_query => path,
-            _ => path,
+                .apply(head, originals)
+                .map_err(|Unfit| LocalReply::bad_request("rewritten_path_unfit")),
         }
     }
 }
@@ -257,70 +167,5 @@ impl DirectResponse {
     /// The answer.
     pub fn reply(&self) -> LocalReply {
         LocalReply::new(self.status, "direct_response", self.body.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::header::HOST;
-
-    use super::*;
-    use crate::route::rewrite::Matched;
-
-    fn keep() -> Redirect {
-        Redirect {
-            status: StatusCode::FOUND,
-            scheme: None,
-            host: None,
-            port: None,
-            path: RedirectPath::Keep,
-            strip_query: false,
-        }
-    }
-
-    #[test]
-    fn redirects_keep_what_they_do_not_change() {
-        let https = || Some(Scheme::HTTPS);
-        let replace = |path: &str| RedirectPath::Replace(path.into());
-        let prefix = |matched, to: &str| {
-            RedirectPath::Prefix(PrefixRewrite { matched: Matched::Prefix(matched), to: to.into() })
-        };
-        let cases = [
-            (keep(), "h.test", "/p?q=1", "http://h.test/p?q=1"),
-            (Redirect { scheme: https(), ..keep() }, "h.test:80", "/p", "https://h.test/p"),
-            (Redirect { scheme: https(), ..keep() }, "h.test:81", "/p", "https://h.test:81/p"),
-            (keep(), "h.test:80", "/p", "http://h.test:80/p"),
-            (Redirect { port: Some(99), ..keep() }, "h.test:80", "/p", "http://h.test:99/p"),
-            (Redirect { port: Some(99), ..keep() }, "[::1]", "/p", "http://[::1]:99/p"),
-            (Redirect { port: Some(99), ..keep() }, "[::1]:7", "/p", "http://[::1]:99/p"),
-            (Redirect { host: Some("n.test".into()), ..keep() }, "h:1", "/p", "http://n.test/p"),
-            (Redirect { path: replace("/new"), ..keep() }, "h", "/p?q", "http://h/new?q"),
-            (Redirect { path: replace("/new?own"), ..keep() }, "h", "/p?q", "http://h/new?own"),
-            (
-                Redirect { path: replace("/new?own"), strip_query: true, ..keep() },
-                "h",
-                "/p?q",
-                "http://h/new?own",
-            ),
-            (
-                Redirect { path: replace("/new"), strip_query: true, ..keep() },
-                "h",
-                "/p?q",
-                "http://h/new",
-            ),
-            (Redirect { path: prefix(2, "/n"), ..keep() }, "h", "/p/x?q", "http://h/n/x?q"),
-            (
-                Redirect { path: prefix(2, "/n"), strip_query: true, ..keep() },
-                "h",
-                "/p/x?q",
-                "http://h/n/x",
-            ),
-            (Redirect { strip_query: true, ..keep() }, "h", "/p?q", "http://h/p"),
-        ];
-        for (redirect, host, path, expected) in cases {
-            let request = http::Request::get(path).header(HOST, host).body(()).unwrap();
-            let location = redirect.location(&request.into_parts().0, &Scheme::HTTP);
-            assert_eq!(String::from_utf8(location).unwrap(), expected, "{redirect:?}");
-        }
     }
 }

@@ -15,32 +15,40 @@ mod compile;
 pub mod hash;
 mod headers;
 mod host;
+mod host_rewrite;
 mod policy;
 mod predicate;
+mod redirect;
 mod rewrite;
+mod template;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-pub use action::{Action, DirectResponse, Forward, Redirect};
-pub use compile::{CompileContext, CompileFilterOverride, response_additions};
-pub use headers::Level as HeaderLevel;
+pub use action::{Action, DirectResponse, Forward};
+pub use compile::{
+    CompileContext, CompileFilterOverride, header_addition, header_removal, response_additions,
+};
+pub use headers::{Level as HeaderLevel, record_request};
+pub use host_rewrite::{HostValue, KeptHost, replace_host};
 pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy};
-pub use rewrite::{HostValue, X_ENVOY_ORIGINAL_PATH};
+pub use redirect::Redirect;
+pub use rewrite::X_ENVOY_ORIGINAL_PATH;
 
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};
 use headers::Mutations;
 use host::Domains;
 use predicate::Predicates;
-use tree::PathIndex;
+use tree::{Asked, PathIndex};
 
 /// Every route table by name.
 #[derive(Debug, Clone, Default)]
@@ -95,8 +103,17 @@ pub struct RouteTable {
 /// The routes of one virtual host, known by position.
 #[derive(Debug)]
 struct HostRoutes {
+    /// What requests get that ought to have come over TLS, if any ought to.
+    to_tls: Option<ToTls>,
     paths: PathIndex,
     entries: Box<[Entry]>,
+}
+
+/// `VirtualHost.require_tls`
+#[derive(Debug)]
+struct ToTls {
+    external_only: bool,
+    route: Arc<Route>,
 }
 
 #[derive(Debug)]
@@ -117,12 +134,20 @@ struct Weighted {
     /// The sum of the weights up to and with each route; ascending, the last above zero.
     ends: Box<[u32]>,
     routes: Box<[Arc<Route>]>,
+    /// The request's header that holds the number it is drawn by (`WeightedCluster.header_name`).
+    number: Option<HeaderName>,
 }
 
 impl Weighted {
-    fn draw(&self, random: u64) -> Option<&Arc<Route>> {
+    /// `random` is for requests that do not bring a number of their own, or bring several.
+    fn draw(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> Option<&Arc<Route>> {
         let total = u64::from(*self.ends.last()?);
-        let drawn = random.checked_rem(total)?;
+        let own = self.number.as_ref().and_then(|name| {
+            let mut values = head.headers.get_all(name).iter();
+            let value = values.next().filter(|_| values.next().is_none())?;
+            value.to_str().ok()?.trim().parse().ok()
+        });
+        let drawn = own.unwrap_or_else(random).checked_rem(total)?;
         self.routes.get(self.ends.partition_point(|end| u64::from(*end) <= drawn))
     }
 }
@@ -134,16 +159,12 @@ impl RouteTable {
     }
 
     /// The route of a request: that of the first match in the virtual host of its authority.
-    /// `random` draws a cluster of a weighted route; it must be uniform over all `u64`, and is called
-    /// for such a route only.
+    /// `random` decides what a share of the requests only gets, and draws a cluster of a weighted
+    /// route; it must be uniform over all `u64`, and is called once, if a route depends on it.
     ///
     /// Costs by the length of authority and path, by the regular expressions of the virtual host,
     /// and by the predicates of the routes whose path matches; not by the number of routes.
     pub fn find(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> Option<Arc<Route>> {
-        // A CONNECT request has no path that a route could match.
-        if head.method == Method::CONNECT && head.uri.path_and_query().is_none() {
-            return None;
-        }
         let mut authority = host::authority(head);
         if self.ignore_port
             && let Some(colon) = host::port_start(authority)
@@ -151,13 +172,20 @@ impl RouteTable {
             authority = &authority[..colon];
         }
         let host = &self.hosts[self.domains.find(authority)? as usize];
-        let found = host.paths.first(head.uri.path(), |position| {
+        if let Some(to_tls) = &host.to_tls
+            && !redirect::is_https(head)
+            && !(to_tls.external_only && is_internal(head))
+        {
+            return Some(Arc::clone(&to_tls.route));
+        }
+        let random = Lazy::new(random);
+        let found = host.paths.first(asked(head), |position| {
             let predicates = &host.entries[position as usize].predicates;
-            predicates.as_ref().is_none_or(|predicates| predicates.match_all(head))
+            predicates.as_ref().is_none_or(|predicates| predicates.match_all(head, || random.get()))
         })?;
         match &host.entries[found as usize].target {
             Target::One(route) => Some(Arc::clone(route)),
-            Target::Weighted(weighted) => weighted.draw(random()).cloned(),
+            Target::Weighted(weighted) => weighted.draw(head, || random.get()).cloned(),
         }
     }
 
@@ -170,6 +198,42 @@ impl RouteTable {
     /// are not known.
     pub fn cluster_names(&self) -> &[Arc<str>] {
         &self.cluster_names
+    }
+}
+
+/// What of a request's target routes match. A `CONNECT` has no path, unless it is for a protocol
+/// within HTTP/2 (RFC 8441), which makes it a request like others.
+fn asked(head: &RequestHead) -> Asked<'_> {
+    let connect =
+        head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none();
+    let path = match connect && head.uri.path_and_query().is_none() {
+        true => "",
+        false => head.uri.path(),
+    };
+    Asked { path, connect }
+}
+
+/// Whether the request comes from our own side, as whoever knows it has written down.
+fn is_internal(head: &RequestHead) -> bool {
+    head.headers.get("x-envoy-internal").is_some_and(|internal| internal == "true")
+}
+
+/// A random number that is drawn when it is first asked for.
+struct Lazy<F> {
+    draw: Cell<Option<F>>,
+    drawn: Cell<u64>,
+}
+
+impl<F: FnOnce() -> u64> Lazy<F> {
+    fn new(draw: F) -> Self {
+        Self { draw: Cell::new(Some(draw)), drawn: Cell::new(0) }
+    }
+
+    fn get(&self) -> u64 {
+        if let Some(draw) = self.draw.take() {
+            self.drawn.set(draw());
+        }
+        self.drawn.get()
     }
 }
 
@@ -266,7 +330,7 @@ impl Route {
     /// Keeps the request in `stream` if [`Self::apply_response_headers`] will want to read it.
     pub fn record_request(&self, head: &RequestHead, stream: &mut StreamInfo) {
         if self.mutations.as_ref().is_some_and(|mutations| mutations.response_reads_request) {
-            headers::record_request(head, stream);
+            record_request(head, stream);
         }
     }
 }

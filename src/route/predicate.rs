@@ -1,8 +1,9 @@
-//! What a request must have beyond its path: headers, query parameters, gRPC.
+//! What a request must have beyond its path: headers, query parameters, gRPC, luck.
 
 use http::header::CONTENT_TYPE;
 
 use crate::config::matcher::{HeaderMatcher, StringMatcher};
+use crate::config::runtime::Fraction;
 use crate::exchange::RequestHead;
 
 /// The conditions of one route; all must hold.
@@ -12,12 +13,15 @@ pub(super) struct Predicates {
     pub(super) query: Box<[QueryMatcher]>,
     /// Only gRPC requests match.
     pub(super) grpc: bool,
+    /// Only so many of the requests match.
+    pub(super) fraction: Option<Fraction>,
 }
 
 impl Predicates {
-    /// Whether all conditions hold.
-    pub(super) fn match_all(&self, head: &RequestHead) -> bool {
-        (!self.grpc || is_grpc(head))
+    /// Whether all conditions hold. `random` is the request's own: the same whenever it is called.
+    pub(super) fn match_all(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> bool {
+        self.fraction.is_none_or(|fraction| fraction.admits(random()))
+            && (!self.grpc || is_grpc(head))
             && self.headers.iter().all(|header| header.matches(head))
             && self.query.iter().all(|query| query.matches(head.uri.query().unwrap_or("")))
     }

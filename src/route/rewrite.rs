@@ -1,44 +1,17 @@
-//! Changing the host and path of a request on its way to the upstream.
+//! Changing the path of a request on its way to the upstream, or to where its client is sent.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri, uri};
 
-use crate::config::Fault;
+use super::template::{Template, TemplateRewrite};
+use crate::config::matcher::RegexSubstitution;
 use crate::exchange::RequestHead;
 
 /// The path as the client sent it, when we send another.
 pub const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-
-/// A host, perhaps with a port, in the two forms a request needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostValue {
-    header: HeaderValue,
-    authority: Authority,
-}
-
-impl HostValue {
-    /// Checks a host.
-    ///
-    /// # Errors
-    /// When it is no host with an optional port.
-    pub fn try_new(host: &str) -> Result<Self, Fault> {
-        let fault = || Fault::invalid(format!("{host:?}"), "not a host with an optional port");
-        let authority = Authority::try_from(host).map_err(|_invalid| fault())?;
-        let header = HeaderValue::try_from(host).map_err(|_invalid| fault())?;
-        Ok(Self { header, authority })
-    }
-
-    /// Makes it the host that the request asks for.
-    pub fn apply(&self, head: &mut RequestHead) {
-        if head.uri.authority().is_some() {
-            let authority = self.authority.clone();
-            replace(&mut head.uri, |parts| parts.authority = Some(authority));
-        }
-        head.headers.insert(HOST, self.header.clone());
-    }
-}
 
 /// How much of the path a route matched, in bytes from the front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,34 +27,58 @@ pub(super) struct PrefixRewrite {
     pub(super) to: Box<str>,
 }
 
+/// How a path becomes another. The query stays.
+#[derive(Debug, Clone)]
+pub(super) enum PathRewrite {
+    Prefix(PrefixRewrite),
+    /// Every match of an expression is replaced.
+    Regex(Box<RegexSubstitution>),
+    /// Of the template that the route matches.
+    Template(Arc<Template>, Arc<TemplateRewrite>),
+}
+
 impl PrefixRewrite {
-    /// The new path and query.
-    pub(super) fn path_and_query(&self, uri: &Uri) -> String {
+    fn path(&self, path: &str) -> String {
         let kept = match self.matched {
-            Matched::Prefix(length) => uri.path().get(length..).unwrap_or(""),
+            Matched::Prefix(length) => path.get(length..).unwrap_or(""),
             Matched::Whole => "",
         };
-        let query = uri.query();
-        let room = self.to.len() + kept.len() + query.map_or(0, |query| query.len() + 1);
-        let mut path = String::with_capacity(room);
-        path.push_str(&self.to);
-        path.push_str(kept);
-        if let Some(query) = query {
-            path.push('?');
-            path.push_str(query);
+        [&self.to, kept].concat()
+    }
+}
+
+impl PathRewrite {
+    /// The new path and query, which an expression can make into something that is no path.
+    pub(super) fn path_and_query(&self, uri: &Uri) -> Vec<u8> {
+        let mut path = match self {
+            Self::Prefix(rewrite) => rewrite.path(uri.path()).into_bytes(),
+            Self::Regex(substitution) => substitution.apply(uri.path().as_bytes()).into_owned(),
+            // A filter may have changed the path since the route was found.
+            Self::Template(template, rewrite) => rewrite
+                .apply(template, uri.path())
+                .unwrap_or_else(|| uri.path().to_owned())
+                .into_bytes(),
+        };
+        if let Some(query) = uri.query() {
+            path.push(b'?');
+            path.extend_from_slice(query.as_bytes());
         }
         path
     }
 
-    /// Rewrites the request's path and keeps the old one in `x-envoy-original-path`.
+    /// Rewrites the request's path, and keeps the old one in `x-envoy-original-path` if that is
+    /// wanted.
     ///
     /// # Errors
-    /// When the new path is longer than any path can be; the request is as it was.
-    pub(super) fn apply(&self, head: &mut RequestHead) -> Result<(), TooLong> {
-        let path = Bytes::from(self.path_and_query(&head.uri));
-        let path = PathAndQuery::from_maybe_shared(path).map_err(|_long| TooLong)?;
+    /// When the new path is longer than any path can be, or is none; the request is as it was.
+    pub(super) fn apply(&self, head: &mut RequestHead, keep_original: bool) -> Result<(), Unfit> {
+        let path = self.path_and_query(&head.uri);
+        if path.first() != Some(&b'/') {
+            return Err(Unfit);
+        }
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_invalid| Unfit)?;
         let original = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        if let Ok(original) = HeaderValue::from_str(original) {
+        if keep_original && let Ok(original) = HeaderValue::from_str(original) {
             head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
         }
         replace(&mut head.uri, |parts| parts.path_and_query = Some(path));
@@ -89,12 +86,12 @@ impl PrefixRewrite {
     }
 }
 
-/// A path that no longer fits a URI after it was rewritten.
+/// What is no path of a URI any more after it was rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(super) struct Unfit;
 
 /// Changes parts of a URI for others of their kind, which keeps it valid.
-fn replace(uri: &mut Uri, change: impl FnOnce(&mut uri::Parts)) {
+pub(super) fn replace(uri: &mut Uri, change: impl FnOnce(&mut uri::Parts)) {
     let mut parts = uri.clone().into_parts();
     change(&mut parts);
     if let Ok(changed) = Uri::from_parts(parts) {
@@ -104,7 +101,10 @@ fn replace(uri: &mut Uri, change: impl FnOnce(&mut uri::Parts)) {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HOST;
+
     use super::*;
+    use crate::proto::envoy::r#type::matcher::v3 as matcher;
 
     fn head(uri: &str) -> RequestHead {
         http::Request::get(uri).header(HOST, "old.test").body(()).unwrap().into_parts().0
@@ -123,7 +123,8 @@ mod tests {
         for (uri, matched, to, expected) in cases {
             let mut head = head(uri);
             let original = head.uri.path_and_query().unwrap().to_string();
-            PrefixRewrite { matched, to: to.into() }.apply(&mut head).unwrap();
+            let rewrite = PathRewrite::Prefix(PrefixRewrite { matched, to: to.into() });
+            rewrite.apply(&mut head, true).unwrap();
             assert_eq!(head.uri.path_and_query().unwrap(), expected, "{uri}");
             assert_eq!(head.headers[X_ENVOY_ORIGINAL_PATH], original);
         }
@@ -133,21 +134,29 @@ mod tests {
     fn a_path_that_grows_too_long_is_refused() {
         let mut head = head(&format!("/a{}", "x".repeat(65_000)));
         let rewrite = PrefixRewrite { matched: Matched::Prefix(2), to: "/y".repeat(1000).into() };
-        assert_eq!(rewrite.apply(&mut head), Err(TooLong));
+        assert_eq!(PathRewrite::Prefix(rewrite).apply(&mut head, true), Err(Unfit));
         assert!(!head.headers.contains_key(X_ENVOY_ORIGINAL_PATH));
     }
 
     #[test]
-    fn the_host_is_replaced_wherever_it_is() {
-        for uri in ["/p?q", "http://old.test:80/p?q"] {
-            let mut head = head(uri);
-            HostValue::try_new("new.test:81").unwrap().apply(&mut head);
-            assert_eq!(head.headers[HOST], "new.test:81");
-            assert!(head.uri.authority().is_none_or(|host| host == "new.test:81"));
-            assert_eq!(head.uri.path_and_query().unwrap(), "/p?q");
-        }
-        for host in ["", "a b", "a/b", "\u{e9}"] {
-            assert!(HostValue::try_new(host).is_err(), "{host}");
+    fn expressions_rewrite_the_path_and_not_the_query() {
+        let substitution = |regex: &str, substitution: &str| {
+            let pattern = matcher::RegexMatcher { regex: regex.into(), engine_type: None };
+            let message = matcher::RegexMatchAndSubstitute {
+                pattern: Some(pattern),
+                substitution: substitution.into(),
+            };
+            PathRewrite::Regex(Box::new(RegexSubstitution::compile(&message).unwrap()))
+        };
+        let rewrite = substitution("^/service/([^/]+)(/.*)$", r"\2/instance/\1");
+        let mut request = head("/service/foo/v1/api?service=x");
+        rewrite.apply(&mut request, false).unwrap();
+        assert_eq!(request.uri, "/v1/api/instance/foo?service=x");
+        assert!(!request.headers.contains_key(X_ENVOY_ORIGINAL_PATH));
+        for (regex, to) in [("^/", ""), ("^.*$", "/a b"), ("^.*$", "")] {
+            let mut request = head("/p?q");
+            assert_eq!(substitution(regex, to).apply(&mut request, true), Err(Unfit), "{to}");
+            assert_eq!(request.uri, "/p?q");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whole tables: what is found, what is refused, and that the index is a first-match scan.
 
 mod first_match;
+mod rules;
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use prost::Message;
 use prost_types::Any as ProtoAny;
 
 use super::*;
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault};
 use crate::exchange::{Downstream, RoutingPriority};
 use crate::proto::envoy::config::core::v3 as core;
@@ -22,7 +24,9 @@ fn compile(table: proto::RouteConfiguration) -> Result<RouteTable, Errors> {
             as Arc<dyn Any + Send + Sync>),
         other => Err(Errors::from(Fault::UnknownExtension(other.to_owned()))),
     };
-    let cx = CompileContext { compile_filter_override: &compile_filter_override };
+    let runtime = Runtime::default();
+    let cx =
+        CompileContext { compile_filter_override: &compile_filter_override, runtime: &runtime };
     RouteTable::compile(table, &cx)
 }
 
@@ -121,7 +125,7 @@ fn the_virtual_host_is_chosen_before_the_route() {
 
 #[test]
 fn connect_requests_without_a_path_match_nothing() {
-    let compiled = compile(one_route(forward("", "a"))).unwrap();
+    let compiled = compile(one_route(forward("/", "a"))).unwrap();
     let request = http::Request::connect("a.test:443").body(()).unwrap();
     assert!(compiled.find(&request.into_parts().0, || 0).is_none());
     assert!(compiled.find(&get("a.test", "/"), || 0).is_some());
@@ -137,6 +141,7 @@ fn weights_are_met_exactly() {
     let action = |clusters| proto::RouteAction {
         cluster_specifier: Some(ClusterSpecifier::WeightedClusters(proto::WeightedCluster {
             clusters,
+            ..Default::default()
         })),
         ..Default::default()
     };
@@ -187,7 +192,7 @@ fn forwarding_options_are_honoured() {
     assert_eq!(forward.expected_timeout_header().unwrap(), "250");
     assert_eq!(forward.priority(), RoutingPriority::High);
     assert_eq!(forward.cluster_not_found(), http::StatusCode::NOT_FOUND);
-    forward.rewrite(&mut head).unwrap();
+    forward.rewrite(&mut head, true).unwrap();
     assert_eq!(head.uri, "/new/x?q");
     assert_eq!(head.headers[http::header::HOST], "lit.test");
     assert_eq!(head.headers[X_ENVOY_ORIGINAL_PATH], "/old/x?q");
@@ -217,8 +222,7 @@ fn replies_carry_what_the_route_says() {
     let head = get("a.test", "/r?q");
     let route = compiled.find(&head, || 0).unwrap();
     let Action::Redirect(redirect) = route.action() else { panic!() };
-    let response =
-        redirect.reply(&head, &http::uri::Scheme::HTTP).into_response(Box::new(stream()));
+    let response = redirect.reply(&head).into_response(Box::new(stream()));
     assert_eq!(response.head.status, 301);
     assert_eq!(response.head.headers[http::header::LOCATION], "http://n.test/r?q");
     let route = compiled.find(&get("a.test", "/d"), || 0).unwrap();
@@ -255,6 +259,7 @@ fn headers_change_from_the_route_outwards_unless_told_otherwise() {
     let action = proto::RouteAction {
         cluster_specifier: Some(ClusterSpecifier::WeightedClusters(proto::WeightedCluster {
             clusters: vec![weight],
+            ..Default::default()
         })),
         ..Default::default()
     };

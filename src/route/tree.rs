@@ -1,17 +1,20 @@
 //! The index of a virtual host's routes by path.
 //!
 //! It answers as a scan over the routes in their order would, the first one that matches, but looks
-//! only at those whose path can match: whole paths are in a map, prefixes in a trie, and only regular
-//! expressions are tried one by one. Each of these yields its candidates in order, so the least one
-//! that is accepted is found by asking of each only those below the best so far: no merging, no
-//! allocation, and a cost that depends on the path, not on the number of routes.
+//! only at those whose path can match: whole paths are in a map, prefixes in a trie, templates in the
+//! same by the text they begin with, and only regular expressions are tried one by one. Each of these
+//! yields its candidates in order, so the least one that is accepted is found by asking of each only
+//! those below the best so far: no merging, no allocation, and a cost that depends on the path, not on
+//! the number of routes.
 
 mod trie;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use trie::{End, Trie};
 
+use super::template::Template;
 use crate::config::matcher::RegexMatcher;
 
 /// How a route's path is matched. The query is never part of it.
@@ -25,9 +28,14 @@ pub(super) enum PathMatcher {
     SeparatedPrefix(String),
     /// The whole path.
     Regex(RegexMatcher),
+    /// The whole path.
+    Template(Arc<Template>),
+    /// Whatever `CONNECT` asks for, and nothing else.
+    Connect,
 }
 
-/// A [`PathMatcher`] and whether case counts in it; it always does in a regular expression.
+/// A [`PathMatcher`] and whether case counts in it; it always does in a regular expression and in a
+/// template.
 #[derive(Debug, Clone)]
 pub(super) struct PathPattern {
     pub(super) matcher: PathMatcher,
@@ -43,7 +51,19 @@ pub(super) struct PathIndex {
     prefixes: Trie,
     /// Everything that ignores case.
     folded: Trie,
+    /// What stands in `prefixes` with its beginning only, ascending.
+    templates: Box<[(u32, Arc<Template>)]>,
     rest: Box<[(u32, RegexMatcher)]>,
+    /// Patterns for `CONNECT`, ascending.
+    connect: Box<[u32]>,
+}
+
+/// What is looked for: the path of a request without its query, which may be empty.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) path: &'a str,
+    /// It is a `CONNECT` request.
+    pub(super) connect: bool,
 }
 
 /// A part of a list: `start..end`.
@@ -63,12 +83,21 @@ impl PathIndex {
     /// Indexes the patterns.
     pub(super) fn new(patterns: Vec<PathPattern>) -> Self {
         let (mut exact, mut prefixes, mut folded) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rest = Vec::new();
+        let (mut templates, mut rest, mut connect) = (Vec::new(), Vec::new(), Vec::new());
         for (position, PathPattern { matcher, ignore_case }) in patterns.into_iter().enumerate() {
             let position = count(position);
             let (text, end) = match matcher {
                 PathMatcher::Regex(regex) => {
                     rest.push((position, regex));
+                    continue;
+                }
+                PathMatcher::Connect => {
+                    connect.push(position);
+                    continue;
+                }
+                PathMatcher::Template(template) => {
+                    prefixes.push((template.beginning().to_owned(), position, End::Template));
+                    templates.push((position, template));
                     continue;
                 }
                 PathMatcher::Exact(text) if !ignore_case => {
@@ -90,13 +119,20 @@ impl PathIndex {
             exact_positions,
             prefixes: Trie::new(prefixes),
             folded: Trie::new(folded),
+            templates: templates.into(),
             rest: rest.into(),
+            connect: connect.into(),
         }
     }
 
-    /// The first pattern that matches `path` and that `accept` takes. It may be asked about later
-    /// ones before earlier ones, and about none twice.
-    pub(super) fn first(&self, path: &str, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
+    /// The first pattern that matches what is asked and that `accept` takes. It may be asked about
+    /// later ones before earlier ones, and about none twice.
+    pub(super) fn first(
+        &self,
+        asked: Asked<'_>,
+        mut accept: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let Asked { path, connect } = asked;
         let mut best = u32::MAX;
         if !self.exact.is_empty()
             && let Some(span) = self.exact.get(path)
@@ -108,8 +144,13 @@ impl PathIndex {
                 }
             }
         }
-        self.prefixes.visit(path.as_bytes(), u8::clone, &mut best, &mut accept);
-        self.folded.visit(path.as_bytes(), u8::to_ascii_lowercase, &mut best, &mut accept);
+        let fits = |position, end| end != End::Template || self.template_matches(position, path);
+        self.prefixes.visit(path.as_bytes(), u8::clone, &mut best, |position, end| {
+            fits(position, end) && accept(position)
+        });
+        self.folded.visit(path.as_bytes(), u8::to_ascii_lowercase, &mut best, |position, _| {
+            accept(position)
+        });
         for (position, regex) in &self.rest {
             if *position >= best {
                 break;
@@ -119,7 +160,17 @@ impl PathIndex {
                 break;
             }
         }
+        if connect {
+            let earlier = self.connect.iter().take_while(|position| **position < best);
+            best = earlier.copied().find(|position| accept(*position)).unwrap_or(best);
+        }
         (best != u32::MAX).then_some(best)
+    }
+
+    /// Costs by the logarithm of the number of templates.
+    fn template_matches(&self, position: u32, path: &str) -> bool {
+        let found = self.templates.binary_search_by_key(&position, |(position, _)| *position);
+        found.is_ok_and(|index| self.templates[index].1.matches(path))
     }
 }
 
@@ -162,11 +213,17 @@ mod tests {
                 "exact" => PathMatcher::Exact(text),
                 "prefix" => PathMatcher::Prefix(text),
                 "segment" => PathMatcher::SeparatedPrefix(text),
+                "template" => PathMatcher::Template(Arc::new(Template::try_new(&text).unwrap())),
+                "connect" => PathMatcher::Connect,
                 _ => PathMatcher::Regex(RegexMatcher::try_new(&text).unwrap()),
             };
             PathPattern { matcher, ignore_case }
         };
         PathIndex::new(patterns.iter().map(pattern).collect())
+    }
+
+    fn path(path: &str) -> Asked<'_> {
+        Asked { path, connect: false }
     }
 
     #[test]
@@ -199,18 +256,36 @@ mod tests {
             ("/", 9),
         ];
         for (path, expected) in cases {
-            assert_eq!(index.first(path, |_| true), Some(expected), "{path}");
+            assert_eq!(index.first(self::path(path), |_| true), Some(expected), "{path}");
         }
-        assert_eq!(index.first("*", |_| true), None);
+        assert_eq!(index.first(path("*"), |_| true), None);
+    }
+
+    #[test]
+    fn templates_and_connect_have_their_place_in_the_order() {
+        let index = index(&[
+            ("template", "/a/{x}/c"),
+            ("prefix", "/a/b"),
+            ("connect", ""),
+            ("template", "/{any=**}"),
+            ("prefix", ""),
+        ]);
+        for (path, expected) in [("/a/b/c", 0), ("/a/b/d", 1), ("/a/x", 3), ("", 4), ("*", 4)] {
+            assert_eq!(index.first(self::path(path), |_| true), Some(expected), "{path}");
+        }
+        let connect = Asked { path: "", connect: true };
+        assert_eq!(index.first(connect, |_| true), Some(2));
+        assert_eq!(index.first(connect, |position| position != 2), Some(4));
+        assert_eq!(index.first(Asked { path: "/a/b/c", connect: true }, |_| true), Some(0));
     }
 
     #[test]
     fn what_is_not_accepted_gives_way_to_the_next() {
         let index = index(&[("prefix", "/a"), ("exact", "/a"), ("regex", "/a"), ("prefix", "/a")]);
         for refused in 0..4 {
-            assert_eq!(index.first("/a", |position| position >= refused), Some(refused));
+            assert_eq!(index.first(path("/a"), |position| position >= refused), Some(refused));
         }
-        assert_eq!(index.first("/a", |_| false), None);
+        assert_eq!(index.first(path("/a"), |_| false), None);
     }
 
     #[test]
@@ -223,7 +298,7 @@ mod tests {
             .collect();
         let index = PathIndex::new(patterns);
         let mut asked = 0;
-        let found = index.first("/x/07777/y", |_| {
+        let found = index.first(path("/x/07777/y"), |_| {
             asked += 1;
             true
         });

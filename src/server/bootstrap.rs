@@ -15,6 +15,7 @@ use prost_types::Any;
 use serde_json::{Map, Value};
 
 use super::options::Options;
+use crate::config::runtime::Runtime;
 use crate::config::source::{self, SourceKind};
 use crate::config::{ConfigError, Errors, Fault, OrFault, ResourceId, fields};
 use crate::control::check::Checker;
@@ -44,6 +45,8 @@ pub struct Bootstrap {
     pub local_cluster: Option<Arc<str>>,
     /// Where the admin endpoint listens, if there is one.
     pub admin: Option<SocketAddr>,
+    /// The runtime keys that are set.
+    pub runtime: Arc<Runtime>,
     /// How to reach the servers of the bootstrap's own subscriptions.
     pub servers: Vec<(Source, GrpcOptions)>,
     /// `dynamic_resources.cds_config`
@@ -139,11 +142,12 @@ fn compile(value: Value) -> Result<Bootstrap, Vec<ConfigError>> {
     let Some(own) = own.filter(|_| errors.is_empty()) else { return Err(errors) };
     // It was encoded in parts just now, so as a whole it can be too.
     let raw = json::encode_json(BOOTSTRAP, raw_value).map(|(raw, _)| raw).unwrap_or_default();
-    let Own { node, local_cluster, admin, servers, cds, lds } = own;
+    let Own { node, local_cluster, admin, runtime, servers, cds, lds } = own;
     Ok(Bootstrap {
         node,
         local_cluster,
         admin,
+        runtime,
         servers,
         cds,
         lds,
@@ -159,6 +163,7 @@ struct Own {
     node: core::Node,
     local_cluster: Option<Arc<str>>,
     admin: Option<SocketAddr>,
+    runtime: Arc<Runtime>,
     servers: Vec<(Source, GrpcOptions)>,
     cds: Option<Subscription>,
     lds: Option<Subscription>,
@@ -273,9 +278,17 @@ fn json_errors(error: &json::JsonError) -> Errors {
 }
 
 fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> {
-    let proto::Bootstrap { node, static_resources: _, dynamic_resources, cluster_manager, admin } =
-        bootstrap;
+    let proto::Bootstrap {
+        node,
+        static_resources: _,
+        dynamic_resources,
+        cluster_manager,
+        admin,
+        layered_runtime,
+    } = bootstrap;
     let mut errors = Errors::new();
+    let runtime = layered_runtime.as_ref().map(Runtime::compile).transpose();
+    let runtime = errors.take(runtime.at("layered_runtime")).flatten().unwrap_or_default();
     let admin = admin.and_then(|proto::Admin { address }| {
         errors.take(address.as_ref().map(fields::socket_addr).transpose().at("admin.address"))?
     });
@@ -299,7 +312,8 @@ fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> 
     errors.finish()?;
     let proto::ClusterManager { local_cluster_name } = cluster_manager.unwrap_or_default();
     let local_cluster = (!local_cluster_name.is_empty()).then(|| local_cluster_name.into());
-    Ok(Own { node: node.unwrap_or_default(), local_cluster, admin, servers, cds, lds })
+    let (node, runtime) = (node.unwrap_or_default(), Arc::new(runtime));
+    Ok(Own { node, local_cluster, admin, runtime, servers, cds, lds })
 }
 
 fn subscription(

@@ -127,7 +127,9 @@ impl Builder {
             LocalZone::new(cluster, locality.into())
         });
         let options = control::Options {
-            compilers: Compilers::new(telemetry.clone(), sinks.clone()).in_zone(zone),
+            compilers: Compilers::new(telemetry.clone(), sinks.clone())
+                .in_zone(zone)
+                .with_runtime(Arc::clone(&bootstrap.runtime)),
             grpc: bootstrap.grpc,
             has_ads: bootstrap.servers.iter().any(|(source, _)| *source == Source::Ads),
             cds: bootstrap.cds,

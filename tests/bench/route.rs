@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use nuncio::config::runtime::Runtime;
 use nuncio::config::{Errors, Fault};
 use nuncio::proto::envoy::config::route::v3 as proto;
 use nuncio::route::{CompileContext, RouteTable};
@@ -40,7 +41,9 @@ fn compile(table: proto::RouteConfiguration) -> RouteTable {
     let compile_filter_override = |_: &str, any: &prost_types::Any| {
         Err(Errors::from(Fault::UnknownExtension(any.type_url.clone())))
     };
-    let cx = CompileContext { compile_filter_override: &compile_filter_override };
+    let runtime = Runtime::default();
+    let cx =
+        CompileContext { compile_filter_override: &compile_filter_override, runtime: &runtime };
     RouteTable::compile(table, &cx).expect("the table is well formed")
 }
 

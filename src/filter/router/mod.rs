@@ -14,7 +14,6 @@ mod tries;
 use std::sync::Arc;
 
 use http::header::{HOST, SET_COOKIE};
-use http::uri::Scheme;
 use http::{HeaderValue, StatusCode};
 
 use super::registry::Registration;
@@ -28,7 +27,7 @@ use crate::exchange::{
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::hash::Hashed;
-use crate::route::{Action, Forward, Route, RouteTable};
+use crate::route::{Action, Forward, Route, RouteTable, replace_host};
 use crate::upstream::{Host, LbContext, LocalCluster};
 use asked::Asked;
 use attempt::Attempt;
@@ -77,12 +76,16 @@ impl Router {
             Action::Forward(forward) => self.forward(request, &route, forward).await?,
             Action::Redirect(redirect) => {
                 route.record_request(&request.head, &mut request.stream);
-                // No TLS is terminated here, so the client's scheme is http.
-                redirect.reply(&request.head, &Scheme::HTTP).into_response(request.stream)
+                redirect.reply(&request.head).into_response(request.stream)
             }
             Action::Direct(direct) => {
                 route.record_request(&request.head, &mut request.stream);
                 direct.reply().into_response(request.stream)
+            }
+            Action::NonForwarding => {
+                route.record_request(&request.head, &mut request.stream);
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                LocalReply::cluster_not_found(status).into_response(request.stream)
             }
         };
         let Response { head, stream, .. } = &mut response;
@@ -140,9 +143,10 @@ impl Router {
         stream.upstream_host = Some(host.address());
         self.announce(&mut head, route, forward);
         route.apply_request_headers(&mut head, &mut stream);
-        if let Err(reply) = rewrite(&mut head, &mut stream, forward, &host) {
+        if let Err(reply) = forward.rewrite(&mut head, self.config.envoy_headers) {
             return Ok(reply.into_response(stream));
         }
+        self.rewrite_host(&mut head, &mut stream, forward, &host);
         let Ok(permit) = cluster.admit(forward.priority()) else {
             return Ok(refuse(&cluster, LocalReply::overflow(), stream));
         };
@@ -169,6 +173,28 @@ impl Router {
             head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }
     }
+
+    /// Does the part of the rewriting that depends on the host.
+    fn rewrite_host(
+        &self,
+        head: &mut RequestHead,
+        stream: &mut StreamInfo,
+        forward: &Forward,
+        host: &Host,
+    ) {
+        if forward.auto_host_rewrite()
+            && let Ok(name) = HeaderValue::from_str(host.hostname())
+            && !name.is_empty()
+        {
+            replace_host(head, name, forward.kept_host(self.config.envoy_headers));
+        }
+        // Access logs see the request as the upstream does.
+        if let Some(record) = &mut stream.request {
+            record.path = head.uri.path_and_query().cloned();
+            record.authority = head.headers.get(HOST).cloned();
+            record.headers.clone_from(&head.headers);
+        }
+    }
 }
 
 /// Gives the client the cookies that its next request is to be hashed by.
@@ -177,34 +203,6 @@ fn with_cookies(mut response: Response, hashed: Hashed) -> Response {
         response.head.headers.append(SET_COOKIE, cookie);
     }
     response
-}
-
-/// Gives the request the path and host that the upstream gets.
-fn rewrite(
-    head: &mut RequestHead,
-    stream: &mut StreamInfo,
-    forward: &Forward,
-    host: &Host,
-) -> Result<(), LocalReply> {
-    forward.rewrite(head)?;
-    rewrite_host(head, stream, forward, host);
-    Ok(())
-}
-
-/// The part of it that depends on the host.
-fn rewrite_host(head: &mut RequestHead, stream: &mut StreamInfo, forward: &Forward, host: &Host) {
-    if forward.auto_host_rewrite()
-        && let Ok(name) = HeaderValue::from_str(host.hostname())
-        && !name.is_empty()
-    {
-        head.headers.insert(HOST, name);
-    }
-    // Access logs see the request as the upstream does.
-    if let Some(record) = &mut stream.request {
-        record.path = head.uri.path_and_query().cloned();
-        record.authority = head.headers.get(HOST).cloned();
-        record.headers.clone_from(&head.headers);
-    }
 }
 
 /// A refusal that counts against the cluster.

@@ -20,7 +20,7 @@ use super::hedge::Hedge;
 use super::replay::Replay;
 use super::retry::Plan;
 use super::timers::{Timers, Times};
-use super::{Router, refuse, rewrite_host};
+use super::{Router, refuse};
 use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS};
 use crate::exchange::{
     LocalReply, Request, RequestHead, Response, ResponseFlag, StreamInfo, StreamReset,
@@ -66,7 +66,7 @@ impl Router {
         self.announce_times(&mut head, forward, times);
         stream.upstream_host = Some(host.address());
         route.apply_request_headers(&mut head, &mut stream);
-        if let Err(reply) = forward.rewrite(&mut head) {
+        if let Err(reply) = forward.rewrite(&mut head, self.config.envoy_headers) {
             return Ok(reply.into_response(stream));
         }
         // Without a plan there is one try, and nothing to keep for another.
@@ -91,7 +91,7 @@ impl Router {
             if route.include_request_attempt_count() {
                 copy.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
             }
-            rewrite_host(&mut copy, &mut stream, forward, &host);
+            self.rewrite_host(&mut copy, &mut stream, forward, &host);
             let outcome = match (&mut hedge, &plan) {
                 (Some(hedge), Some(plan)) => {
                     let to = (Arc::clone(&cluster), Arc::clone(&host));

@@ -12,6 +12,7 @@ use self::protocols::{compile_common, compile_http1, compile_http2};
 use super::local_reply::LocalReplies;
 use super::sane::{HostPolicy, StripPort, Underscores};
 use super::stats::HttpStats;
+use crate::config::runtime::Runtime;
 use crate::config::source::{self, ConfigSource};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::path::{EscapedSlashes, PathPolicy};
@@ -164,6 +165,8 @@ pub struct CompileContext {
     pub telemetry: Telemetry,
     /// Where access logs are written.
     pub sinks: Sinks,
+    /// What goes before the defaults of fields that name a key.
+    pub runtime: Arc<Runtime>,
 }
 
 /// Compiles a connection manager.
@@ -206,7 +209,7 @@ pub fn compile(
     let mut errors = Errors::new();
     let stat_prefix = errors.take(fields::non_empty(&stat_prefix).at("stat_prefix"));
     let codec = errors.take(compile_codec(codec_type).at("codec_type"));
-    let routes = errors.take(compile_routes(route_specifier));
+    let routes = errors.take(compile_routes(route_specifier, cx));
     let prefix = stat_prefix.clone().unwrap_or_default();
     let filters = registry::compile_chain(&http_filters, &prefix).at("http_filters");
     let filters = errors.take(filters);
@@ -311,12 +314,16 @@ fn compile_codec(value: i32) -> Result<Codec, Errors> {
 
 fn compile_routes(
     specifier: Option<proto::http_connection_manager::RouteSpecifier>,
+    cx: &CompileContext,
 ) -> Result<RouteSource, Errors> {
     use proto::http_connection_manager::RouteSpecifier;
     match specifier {
         None => Err(Errors::from(Fault::Required).at("route_specifier")),
         Some(RouteSpecifier::RouteConfig(table)) => {
-            let cx = route::CompileContext { compile_filter_override: &registry::compile_override };
+            let cx = route::CompileContext {
+                compile_filter_override: &registry::compile_override,
+                runtime: &cx.runtime,
+            };
             let table = RouteTable::compile(table, &cx).at("route_config")?;
             Ok(RouteSource::Inline(Arc::new(table)))
         }

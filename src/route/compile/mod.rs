@@ -5,13 +5,17 @@
 //! in a path and a cluster only.
 
 mod action;
+mod direct_response;
 mod hash;
 mod headers;
 mod overrides;
 mod predicate;
+mod redirect;
 mod retry;
+mod rewrite;
+mod weighted;
 
-pub use self::headers::response_additions;
+pub use self::headers::{header_addition, header_removal, response_additions};
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -25,9 +29,15 @@ use super::headers::Mutations;
 use super::host::Domains;
 use super::policy::{BodyLimit, RetryPolicy};
 use super::tree::{PathIndex, PathPattern};
-use super::{Entry, HostRoutes, Overrides, Route, RouteTable, Target, VirtualHost, Weighted};
+use super::{
+    Action, Entry, HostRoutes, Overrides, Redirect, Route, RouteTable, Target, ToTls, VirtualHost,
+    Weighted,
+};
 use crate::config::matcher::{RegexMatcher, header_name};
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::proto::any::{UnpackError, effective_type, unpack};
+use crate::proto::envoy::config::core::v3::TypedExtensionConfig;
 use crate::proto::envoy::config::route::v3 as proto;
 
 /// Compiles the options that routes have for one filter, by its name.
@@ -40,6 +50,8 @@ pub struct CompileContext<'a> {
     /// Compiles the options that a route has for the filter of a name. A type that no filter takes is
     /// [`Fault::UnknownExtension`].
     pub compile_filter_override: &'a CompileFilterOverride<'a>,
+    /// What goes before the defaults of fields that name a key.
+    pub runtime: &'a Runtime,
 }
 
 impl std::fmt::Debug for CompileContext<'_> {
@@ -67,6 +79,20 @@ impl Shared<'_> {
         self.clusters.insert(Arc::clone(&name));
         name
     }
+}
+
+/// The configuration of an extension that must be of one type.
+fn extension<T: prost::Message + prost::Name + Default>(
+    extension: TypedExtensionConfig,
+) -> Result<T, Errors> {
+    let TypedExtensionConfig { name: _, typed_config } = extension;
+    let config = fields::required(typed_config).at("typed_config")?;
+    let undecodable = |error: UnpackError| Fault::Undecodable(error.to_string());
+    let kind = effective_type(&config).map_err(undecodable).at("typed_config")?;
+    if kind != T::full_name() {
+        return Err(Fault::UnknownExtension(kind.into_owned())).at("typed_config");
+    }
+    unpack(&config).map_err(undecodable).at("typed_config")
 }
 
 /// What a level and those above it say about every route below.
@@ -199,6 +225,7 @@ fn virtual_host(
     above: &Inherited,
     shared: &mut Shared<'_>,
 ) -> Result<HostRoutes, Errors> {
+    use proto::virtual_host::TlsRequirementType;
     let proto::VirtualHost {
         name,
         // They are compiled with those of the other hosts.
@@ -208,6 +235,7 @@ fn virtual_host(
         response_headers_to_add,
         response_headers_to_remove,
         request_headers_to_remove,
+        require_tls,
         include_request_attempt_count,
         typed_per_filter_config,
         retry_policy,
@@ -247,8 +275,21 @@ fn virtual_host(
             entries.push(entry);
         }
     }
+    let to_tls = match errors.take(fields::enumeration(require_tls).at("require_tls")) {
+        Some(TlsRequirementType::None) | None => None,
+        Some(required) => Some(ToTls {
+            external_only: required == TlsRequirementType::ExternalOnly,
+            route: Arc::new(Route {
+                name: None,
+                host: Arc::clone(&host),
+                action: Action::Redirect(Box::new(Redirect::to_https())),
+                overrides: None,
+                mutations: None,
+            }),
+        }),
+    };
     errors.finish()?;
-    Ok(HostRoutes { paths: PathIndex::new(patterns), entries: entries.into() })
+    Ok(HostRoutes { to_tls, paths: PathIndex::new(patterns), entries: entries.into() })
 }
 
 fn route(
@@ -288,15 +329,13 @@ fn route(
     inherited.body_limit =
         retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit)
             .or(inherited.body_limit);
-    // Without a pattern the route is lost, but its action is checked all the same.
-    let length = matched.as_ref().map(|(pattern, _)| pattern.matched());
-    let length = length.unwrap_or(super::rewrite::Matched::Whole);
+    let pattern = matched.as_ref().map(|(pattern, _)| pattern);
     let choices = match action {
         None => {
             errors.push("action", Fault::Required);
             None
         }
-        Some(action) => errors.take(action::compile(action, length, &inherited, shared)),
+        Some(action) => errors.take(action::compile(action, pattern, &inherited, shared)),
     };
     let (Some((pattern, predicates)), Some(choices)) = (matched, choices) else {
         return Err(errors);
@@ -317,9 +356,10 @@ fn route(
     };
     let target = match choices {
         action::Choices::One(choice) => Target::One(route(choice)),
-        action::Choices::Weighted(ends, choices) => Target::Weighted(Box::new(Weighted {
-            ends: ends.into(),
-            routes: choices.into_iter().map(route).collect(),
+        action::Choices::Weighted(weighted) => Target::Weighted(Box::new(Weighted {
+            ends: weighted.ends.into(),
+            routes: weighted.choices.into_iter().map(route).collect(),
+            number: weighted.number,
         })),
     };
     Ok((pattern, Entry { predicates, target }))

@@ -1,11 +1,15 @@
 //! `config.route.v3.RouteMatch` to [`PathPattern`] and [`Predicates`].
 
-use super::Shared;
+use std::sync::Arc;
+
+use super::{Shared, extension};
 use crate::config::matcher::{HeaderMatcher, RegexMatcher, StringMatcher};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::route::v3 as proto;
+use crate::proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use crate::proto::envoy::r#type::matcher::v3 as matcher;
 use crate::route::predicate::{Predicates, QueryMatcher, QueryValue};
+use crate::route::template::Template;
 use crate::route::tree::{PathMatcher, PathPattern};
 
 /// What a route matches; no predicates when the path decides alone.
@@ -16,8 +20,14 @@ pub(super) fn route_match(
     route_match: proto::RouteMatch,
     shared: &mut Shared<'_>,
 ) -> Result<Match, Errors> {
-    let proto::RouteMatch { case_sensitive, headers, query_parameters, grpc, path_specifier } =
-        route_match;
+    let proto::RouteMatch {
+        case_sensitive,
+        headers,
+        query_parameters,
+        grpc,
+        runtime_fraction,
+        path_specifier,
+    } = route_match;
     let mut errors = Errors::new();
     let path = errors.take(path_matcher(path_specifier, shared));
     let header = |(i, h)| HeaderMatcher::compile(h).index(i).at("headers");
@@ -30,9 +40,14 @@ pub(super) fn route_match(
         None => false,
         Some(proto::route_match::GrpcRouteMatchOptions {}) => true,
     };
+    let runtime = shared.cx.runtime;
+    let fraction = runtime_fraction.map(|fraction| runtime.fraction(&fraction)).transpose();
+    let fraction = errors.take(fraction.at("runtime_fraction")).flatten();
     let (Some(matcher), true) = (path, errors.is_empty()) else { return Err(errors) };
-    let decides_alone = header_matchers.is_empty() && query_matchers.is_empty() && !grpc;
-    let predicates = Predicates { headers: header_matchers, query: query_matchers, grpc };
+    let fraction = fraction.filter(|fraction| !fraction.is_all());
+    let decides_alone =
+        header_matchers.is_empty() && query_matchers.is_empty() && !grpc && fraction.is_none();
+    let predicates = Predicates { headers: header_matchers, query: query_matchers, grpc, fraction };
     let pattern = PathPattern { matcher, ignore_case: case_sensitive == Some(false) };
     Ok((pattern, (!decides_alone).then(|| Box::new(predicates))))
 }
@@ -57,6 +72,18 @@ fn path_matcher(
                 return Err(Errors::from(fault).at("path_separated_prefix"));
             }
             Ok(PathMatcher::SeparatedPrefix(prefix))
+        }
+        Some(PathSpecifier::ConnectMatcher(proto::route_match::ConnectMatcher {})) => {
+            Ok(PathMatcher::Connect)
+        }
+        Some(PathSpecifier::PathMatchPolicy(policy)) => {
+            let UriTemplateMatchConfig { path_template } =
+                extension(policy).at("path_match_policy")?;
+            Template::try_new(&path_template)
+                .map(|template| PathMatcher::Template(Arc::new(template)))
+                .at("path_template")
+                .at("typed_config")
+                .at("path_match_policy")
         }
     }
 }

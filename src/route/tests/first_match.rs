@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use crate::proto::envoy::r#type::matcher::v3 as matcher;
+use crate::proto::envoy::r#type::v3::FractionalPercent;
 
 /// One route as the scan sees it.
 #[derive(Debug, Clone)]
@@ -14,6 +16,19 @@ struct Rule {
     header: Option<&'static str>,
     /// Value that `q` must have.
     query: Option<&'static str>,
+    /// Percentage of the requests.
+    share: Option<u32>,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+struct Asking {
+    host: &'static str,
+    /// None of one for `CONNECT`.
+    path: Option<String>,
+    header: Option<&'static str>,
+    query: Option<&'static str>,
+    random: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -23,6 +38,9 @@ enum Kind {
     Segment(String),
     /// An expression, and what it means.
     Regex(&'static str, Test),
+    /// A template, and what it means.
+    Template(&'static str, Test),
+    Connect,
 }
 
 type Test = fn(&str) -> bool;
@@ -32,6 +50,17 @@ const REGEXES: [(&str, Test); 4] = [
     (".*b", |path| path.ends_with('b')),
     ("/[ab]+", |path| path.len() > 1 && path[1..].chars().all(|c| c == 'a' || c == 'b')),
     ("/", |path| path == "/"),
+];
+
+const TEMPLATES: [(&str, Test); 5] = [
+    ("/a/{x}", |path| path.strip_prefix("/a/").is_some_and(|x| !x.is_empty() && !x.contains('/'))),
+    ("/{x=**}", |path| path.starts_with('/')),
+    ("/*/b", |path| {
+        let first = path.strip_prefix('/').and_then(|path| path.strip_suffix("/b"));
+        first.is_some_and(|first| !first.is_empty() && !first.contains('/'))
+    }),
+    ("/a/**b", |path| path.starts_with("/a/") && path.ends_with('b') && path.len() > 3),
+    ("/ab", |path| path == "/ab"),
 ];
 
 fn path() -> impl Strategy<Value = String> {
@@ -48,14 +77,45 @@ fn rule() -> impl Strategy<Value = Rule> {
             .prop_filter("a separated prefix", |path| path.len() > 1 && !path.ends_with('/'))
             .prop_map(Kind::Segment),
         prop::sample::select(REGEXES.to_vec()).prop_map(|(text, test)| Kind::Regex(text, test)),
+        prop::sample::select(TEMPLATES.to_vec()).prop_map(|(text, t)| Kind::Template(text, t)),
+        Just(Kind::Connect),
     ];
+    let share = prop::option::weighted(0.2, prop::sample::select(vec![0, 30, 100]));
     let value = || prop::option::weighted(0.3, prop::sample::select(vec!["1", "2"]));
-    (kind, any::<bool>(), value(), value()).prop_map(|(kind, ignore_case, header, query)| Rule {
-        kind,
-        ignore_case,
-        header,
-        query,
+    (kind, any::<bool>(), value(), value(), share).prop_map(
+        |(kind, ignore_case, header, query, share)| Rule {
+            kind,
+            ignore_case,
+            header,
+            query,
+            share,
+        },
+    )
+}
+
+fn asking() -> impl Strategy<Value = Asking> {
+    let value = || prop::option::of(prop::sample::select(vec!["1", "2"]));
+    let host = prop::sample::select(vec!["a.test", "b.test", "a.b", "c"]);
+    let path = prop::option::weighted(0.9, path());
+    (host, path, value(), value(), any::<u64>()).prop_map(|(host, path, header, query, random)| {
+        // What is no path has no query either.
+        let query = query.filter(|_| path.is_some());
+        Asking { host, path, header, query, random }
     })
+}
+
+impl Asking {
+    fn head(&self) -> RequestHead {
+        let mut head = match (&self.path, self.query) {
+            (Some(path), Some(value)) => get(self.host, &format!("{path}?q={value}")),
+            (Some(path), None) => get(self.host, path),
+            (None, _) => http::Request::connect(self.host).body(()).unwrap().into_parts().0,
+        };
+        if let Some(value) = self.header {
+            head.headers.insert("x-v", http::HeaderValue::from_static(value));
+        }
+        head
+    }
 }
 
 impl Rule {
@@ -68,6 +128,13 @@ impl Rule {
                 regex: (*text).into(),
                 engine_type: None,
             }),
+            Kind::Template(text, _) => PathSpecifier::PathMatchPolicy(core::TypedExtensionConfig {
+                name: "template".into(),
+                typed_config: Some(crate::proto::any::pack(&UriTemplateMatchConfig {
+                    path_template: (*text).into(),
+                })),
+            }),
+            Kind::Connect => PathSpecifier::ConnectMatcher(proto::route_match::ConnectMatcher {}),
         });
         let exact = |text: &str| matcher::StringMatcher {
             ignore_case: false,
@@ -93,13 +160,18 @@ impl Rule {
             case_sensitive: Some(!self.ignore_case),
             headers: self.header.map(header).into_iter().collect(),
             query_parameters: self.query.map(query).into_iter().collect(),
+            runtime_fraction: self.share.map(|numerator| core::RuntimeFractionalPercent {
+                default_value: Some(FractionalPercent { numerator, denominator: 0 }),
+                runtime_key: String::new(),
+            }),
             grpc: None,
         };
         let action = Some(ActionProto::Route(to_cluster(&cluster)));
         proto::Route { r#match: Some(route_match), action, ..Default::default() }
     }
 
-    fn matches(&self, path: &str, header: Option<&str>, query: Option<&str>) -> bool {
+    fn matches(&self, asking: &Asking) -> bool {
+        let path = asking.path.as_deref().unwrap_or("");
         let fold = |text: &str| match self.ignore_case {
             true => text.to_lowercase(),
             false => text.to_owned(),
@@ -110,11 +182,13 @@ impl Rule {
             Kind::Segment(text) => {
                 fold(path) == fold(text) || fold(path).starts_with(&(fold(text) + "/"))
             }
-            Kind::Regex(_, test) => test(path),
+            Kind::Regex(_, test) | Kind::Template(_, test) => test(path),
+            Kind::Connect => asking.path.is_none(),
         };
         path_matches
-            && self.header.is_none_or(|value| header == Some(value))
-            && self.query.is_none_or(|value| query == Some(value))
+            && self.header.is_none_or(|value| asking.header == Some(value))
+            && self.query.is_none_or(|value| asking.query == Some(value))
+            && self.share.is_none_or(|share| asking.random % 100 < u64::from(share))
     }
 }
 
@@ -137,36 +211,20 @@ proptest! {
     #[test]
     fn the_index_answers_as_a_scan(
         hosts in prop::collection::vec(prop::collection::vec(rule(), 0..24), 1..=4),
-        requests in prop::collection::vec(
-            (
-                prop::sample::select(vec!["a.test", "b.test", "a.b", "c"]),
-                path(),
-                prop::option::of(prop::sample::select(vec!["1", "2"])),
-                prop::option::of(prop::sample::select(vec!["1", "2"])),
-            ),
-            1..24,
-        ),
+        requests in prop::collection::vec(asking(), 1..24),
     ) {
         let message = |(h, rules): (usize, &Vec<Rule>)| {
             let routes = rules.iter().enumerate();
             host(&[HOSTS[h]], routes.map(|(r, rule)| rule.message(format!("{h}-{r}"))).collect())
         };
         let compiled = compile(table(hosts.iter().enumerate().map(message).collect())).unwrap();
-        for (name, path, header, query) in requests {
-            let uri = match query {
-                Some(value) => format!("{path}?q={value}"),
-                None => path.clone(),
-            };
-            let mut head = get(name, &uri);
-            if let Some(value) = header {
-                head.headers.insert("x-v", http::HeaderValue::from_static(value));
-            }
-            let expected = scan_host(name, hosts.len()).and_then(|h| {
-                let found = hosts[h].iter().position(|rule| rule.matches(&path, header, query))?;
+        for asking in requests {
+            let expected = scan_host(asking.host, hosts.len()).and_then(|h| {
+                let found = hosts[h].iter().position(|rule| rule.matches(&asking))?;
                 Some(format!("{h}-{found}"))
             });
-            let found = cluster(&compiled, &head, 0).map(|name| name.to_string());
-            prop_assert_eq!(found, expected, "{} {}", name, uri);
+            let found = cluster(&compiled, &asking.head(), asking.random);
+            prop_assert_eq!(found.map(|name| name.to_string()), expected, "{:?}", asking);
         }
     }
 }

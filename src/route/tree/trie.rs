@@ -11,12 +11,14 @@ pub(super) enum End {
     Segment,
     /// Nowhere: the prefix is the path.
     Path,
+    /// As the template wants that begins with the prefix.
+    Template,
 }
 
 impl End {
     fn fits(self, rest: &[u8]) -> bool {
         match self {
-            Self::Anywhere => true,
+            Self::Anywhere | Self::Template => true,
             Self::Segment => matches!(rest, [] | [b'/', ..]),
             Self::Path => rest.is_empty(),
         }
@@ -106,7 +108,7 @@ impl Trie {
         path: &[u8],
         fold: impl Fn(&u8) -> u8,
         best: &mut u32,
-        mut accept: impl FnMut(u32) -> bool,
+        mut accept: impl FnMut(u32, End) -> bool,
     ) {
         let Some(mut node) = self.nodes.first() else { return };
         let mut rest = path;
@@ -115,7 +117,7 @@ impl Trie {
                 if position >= *best {
                     break;
                 }
-                if end.fits(rest) && accept(position) {
+                if end.fits(rest) && accept(position, end) {
                     *best = position;
                     break;
                 }
@@ -152,7 +154,7 @@ mod tests {
         let trie = Trie::new(patterns);
         for length in [0, 1, 2999, 3000] {
             let mut best = u32::MAX;
-            trie.visit(&text.as_bytes()[..length], u8::clone, &mut best, |_| true);
+            trie.visit(&text.as_bytes()[..length], u8::clone, &mut best, |_, _| true);
             assert_eq!(best, count(3000 - length));
         }
     }
@@ -162,7 +164,7 @@ mod tests {
         let trie = Trie::new(vec![(String::new(), 3, End::Anywhere), ("/é".into(), 1, End::Path)]);
         for (path, expected) in [("", 3), ("/", 3), ("/é", 1), ("/éx", 3)] {
             let mut best = u32::MAX;
-            trie.visit(path.as_bytes(), u8::clone, &mut best, |_| true);
+            trie.visit(path.as_bytes(), u8::clone, &mut best, |_, _| true);
             assert_eq!(best, expected, "{path}");
         }
     }
