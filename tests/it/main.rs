@@ -36,7 +36,11 @@ mod last_good;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod outlier;
+#[cfg(test)]
+mod redirects;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
