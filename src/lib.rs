@@ -24,6 +24,7 @@
 //! | [`telemetry`] | metrics, access logs |
 //! | [`exchange`] | one request and its answer: heads, bodies, local replies, what is known of it |
 //! | [`net`] | addresses, streams, socket options |
+//! | [`coding`] | content codings, both ways; knows bytes and no message |
 //! | [`config`] | what every compile step speaks: errors with paths, common fields |
 //! | [`proto`] | the wire types of our subset of the Envoy API, JSON and YAML forms, the audit |
 //!
@@ -43,7 +44,7 @@
 //!   4  route   cache   upstream   xds
 //!   2  telemetry
 //!   1  exchange   net
-//!   0  proto   config      (config may use proto)
+//!   0  proto   config   coding      (config may use proto)
 //! ```
 //!
 //! What that buys: the router filter, not the route table, joins a route to a cluster; `upstream`
@@ -113,6 +114,7 @@
 
 pub mod admin;
 pub mod cache;
+pub mod coding;
 pub mod config;
 pub mod control;
 pub mod exchange;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::config::{Errors, Fault};
+
 /// A pattern of text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Glob {
@@ -13,6 +15,18 @@ impl Glob {
     /// The pattern that a text is.
     pub fn new(text: &str) -> Self {
         Self { parts: text.split('*').map(Into::into).collect() }
+    }
+
+    /// The pattern of paths that a text is.
+    ///
+    /// # Errors
+    /// If no path can be of it.
+    pub fn of_paths(text: &str) -> Result<Self, Errors> {
+        if !text.starts_with(['/', '*']) {
+            let wanted = "a path that begins with /, or a pattern of paths with * in it";
+            return Err(Fault::out_of_range(format!("{text:?}"), wanted).into());
+        }
+        Ok(Self::new(text))
     }
 
     /// Whether the whole of `text` is of this pattern. Takes time in proportion to the length of `text` times

@@ -132,6 +132,17 @@ impl Errors {
         }
     }
 
+    /// What comes of the items of the list `field`, but for those with faults, which are kept.
+    pub fn each<T, C>(
+        &mut self,
+        field: &'static str,
+        list: &[T],
+        compile: impl Fn(&T) -> Result<C, Errors>,
+    ) -> Vec<C> {
+        let compiled = list.iter().enumerate().map(|(index, item)| compile(item).index(index));
+        compiled.filter_map(|item| self.take(item.at(field))).collect()
+    }
+
     /// Adds a fault at `field`; an empty name means here.
     pub fn push(&mut self, field: impl Into<Cow<'static, str>>, fault: Fault) {
         self.0.extend(Errors::from(fault).at(field).0);

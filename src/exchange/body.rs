@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use thiserror::Error;
 
+use crate::coding;
+
 /// A message body. Trailers come as its last frame.
 #[derive(Default)]
 pub enum Body {
@@ -49,6 +51,14 @@ pub enum BodyError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// It could not be encoded or decoded, or came out of its coding too large.
+    #[error("the body's content coding failed: {0}")]
+    Coding(#[from] coding::Error),
+}
+
+impl BodyError {
+    /// Details of the answer to a request whose body cannot be decoded.
+    pub const UNDECODABLE: &'static str = "request_body_undecodable";
 }
 
 impl Body {

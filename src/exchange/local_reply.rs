@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Response, ResponseFlag, StreamInfo};
+use super::{Response, ResponseFlag, ResponseHead, StreamInfo};
 
 /// Set when a circuit breaker refused the request.
 pub const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -13,12 +13,60 @@ pub const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-over
 /// Set when a cluster sheds load.
 pub const X_ENVOY_DROP_OVERLOAD: HeaderName = HeaderName::from_static("x-envoy-drop-overload");
 
+/// Says an answer as gRPC does: the status in a trailer, which stands in the only head there is
+/// (gRPC over HTTP/2, `Trailers-Only`).
+fn speak_grpc(head: &mut ResponseHead, status: u16, text: Bytes) {
+    head.status = StatusCode::OK;
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    if !text.is_empty()
+        && let Ok(message) = HeaderValue::from_str(&percent_encoded(&text))
+    {
+        head.headers.insert(GRPC_MESSAGE, message);
+    }
+}
+
+/// The gRPC status that says the same (gRPC's `http-grpc-status-mapping`).
+fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+fn percent_encoded(text: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b'%' => encoded.push_str("%25"),
+            b' '..=b'~' => encoded.push(char::from(*byte)),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What a connection manager makes of answers of our own.
+pub trait LocalReplyForm: Send + Sync + 'static {
+    /// Changes an answer.
+    fn apply(&self, head: &mut ResponseHead, body: &mut Bytes, stream: &mut StreamInfo);
+}
+
 /// An answer we give instead of an upstream.
 #[derive(Debug, Clone)]
 pub struct LocalReply {
     status: StatusCode,
     flag: Option<ResponseFlag>,
     details: &'static str,
+    /// The status for clients of gRPC, if it is not the usual one.
+    grpc_status: Option<u16>,
     body: Bytes,
     /// Boxed, since few have any and all are passed about.
     headers: Option<Box<HeaderMap>>,
@@ -27,7 +75,7 @@ pub struct LocalReply {
 impl LocalReply {
     /// An answer with a text of its own, such as a route's direct response.
     pub fn new(status: StatusCode, details: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status, flag: None, details, body: body.into(), headers: None }
+        Self { status, flag: None, details, grpc_status: None, body: body.into(), headers: None }
     }
 
     fn refusal(
@@ -195,6 +243,12 @@ impl LocalReply {
         self.status
     }
 
+    /// Sets what clients of gRPC are told.
+    #[must_use]
+    pub fn with_grpc_status(self, status: u16) -> Self {
+        Self { grpc_status: Some(status), ..self }
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -202,7 +256,8 @@ impl LocalReply {
         self
     }
 
-    /// The answer as a response that passes outward through the filters like any other.
+    /// The answer as a response that passes outward through the filters like any other, in the form that
+    /// the connection manager gives to answers of our own.
     pub fn into_response(self, mut stream: Box<StreamInfo>) -> Response {
         if let Some(flag) = self.flag {
             stream.flags.set(flag);
@@ -213,12 +268,20 @@ impl LocalReply {
         if let Some(headers) = self.headers {
             head.headers = *headers;
         }
-        if !self.body.is_empty() {
-            if !head.headers.contains_key(CONTENT_TYPE) {
-                head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-            }
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        let mut body = self.body;
+        if !body.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        Response { head, body: self.body.into(), stream }
+        if let Some(form) = stream.local_replies.clone() {
+            form.apply(&mut head, &mut body, &mut stream);
+        }
+        if stream.is_grpc {
+            let status = self.grpc_status.unwrap_or_else(|| grpc_status(head.status));
+            speak_grpc(&mut head, status, std::mem::take(&mut body));
+        }
+        if !body.is_empty() {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        Response { head, body: body.into(), stream }
     }
 }

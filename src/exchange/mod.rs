@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod headers;
 pub mod interim;
 pub mod local_reply;
+pub mod path;
 pub mod stream_info;
 
 use std::future::Future;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use body::{Body, BodyError};
-pub use local_reply::LocalReply;
+pub use local_reply::{LocalReply, LocalReplyForm};
 pub use stream_info::{
     BodyProgress, Downstream, OnStreamEnd, OverrideHost, ResponseFlag, ResponseFlags, StreamInfo,
 };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -15,6 +16,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
+use super::local_reply::LocalReplyForm;
 
 /// The client's connection, built once for all exchanges on it.
 #[derive(Debug, Clone)]
@@ -201,6 +203,12 @@ pub struct StreamInfo {
     pub details: &'static str,
     /// How much of the request's body has arrived; absent for a request without one.
     pub request_body: Option<Arc<BodyProgress>>,
+    /// The request is one of gRPC, and its answer has to be one.
+    pub is_grpc: bool,
+    /// How answers of our own look, if not as they are.
+    pub local_replies: Option<Arc<dyn LocalReplyForm>>,
+    /// The text of the answer of our own that this exchange had, if its form reads it.
+    pub local_reply_body: Option<Bytes>,
     /// Body bytes handed to the client's connection.
     pub bytes_sent: u64,
     /// The response was handed over whole.
@@ -246,6 +254,9 @@ impl StreamInfo {
             flags: ResponseFlags::default(),
             details: "",
             request_body: None,
+            is_grpc: false,
+            local_replies: None,
+            local_reply_body: None,
             bytes_sent: 0,
             complete: false,
             upstream_first_byte: None,

@@ -106,6 +106,13 @@ impl Filter for Buffer {
             Err(BodyError::TooLarge { .. }) => {
                 Ok(LocalReply::payload_too_large().into_response(stream))
             }
+            Err(BodyError::Coding(error)) => {
+                let reply = match error.is_too_large() {
+                    true => LocalReply::payload_too_large(),
+                    false => LocalReply::bad_request(BodyError::UNDECODABLE),
+                };
+                Ok(reply.into_response(stream))
+            }
             Err(
                 BodyError::Connection(_)
                 | BodyError::Io(_)

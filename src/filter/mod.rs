@@ -11,6 +11,7 @@
 pub mod buffer;
 pub mod cache;
 pub mod chain;
+pub mod compression;
 pub mod discovery;
 pub mod header_mutation;
 pub mod kept;
@@ -28,6 +29,7 @@ use tokio::runtime::Handle;
 use self::cache::SharedCache;
 use self::kept::Kept;
 use self::session::SessionTable;
+use crate::coding::Slots;
 use crate::exchange::deadline::Deadlines;
 use crate::exchange::{
     Body, Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFuture,
@@ -50,6 +52,8 @@ pub struct WorkerContext {
     pub sessions: Kept<SessionTable>,
     /// Where responses are stored, shared by the workers.
     pub caches: Kept<SharedCache>,
+    /// Where codecs work beside the workers, shared by them.
+    pub slots: Slots,
     /// Where work is done that no request waits for.
     pub background: Handle,
     /// Where filters count.

@@ -9,7 +9,9 @@ use prost_types::Any;
 
 use super::chain::{Entry, FilterChain, Gate};
 use super::discovery::Discovery;
-use super::{FilterFactory, buffer, cache, header_mutation, router, session, stateful_session};
+use super::{
+    FilterFactory, buffer, cache, compression, header_mutation, router, session, stateful_session,
+};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::effective_type;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
@@ -61,19 +63,28 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-static FILTERS: [Registration; 8] = [
+static FILTERS: [Registration; 11] = [
     buffer::REGISTRATION,
     cache::REGISTRATION,
     cache::ENVOYS,
     cache::ENVOYS_V2,
+    compression::REGISTRATION,
+    compression::COMPRESSOR,
+    compression::DECOMPRESSOR,
     header_mutation::REGISTRATION,
     session::REGISTRATION,
     stateful_session::REGISTRATION,
     router::REGISTRATION,
 ];
 
-const OVERRIDES: [OverrideRegistration; 4] =
-    [buffer::OVERRIDE, cache::OVERRIDE, header_mutation::OVERRIDE, stateful_session::OVERRIDE];
+const OVERRIDES: [OverrideRegistration; 6] = [
+    buffer::OVERRIDE,
+    cache::OVERRIDE,
+    compression::OVERRIDE,
+    compression::COMPRESSOR_OVERRIDE,
+    header_mutation::OVERRIDE,
+    stateful_session::OVERRIDE,
+];
 
 /// Compiles the filters of a connection manager. Unknown filters that are optional are left out and
 /// named in the second part of the answer.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! listener -> Hcm::serve   codec chosen; connection timers armed          connection.rs, codec.rs
-//!             request::begin   StreamInfo born, headers made sane, route pinned  request.rs
+//!             request::begin   StreamInfo born, headers made sane, route pinned  request.rs, sane.rs
 //!             HttpService      the filters and the router
 //!             respond::finish  late header work, body tracked to its end    respond.rs
 //! ```
@@ -15,8 +15,10 @@ mod codec;
 pub mod compile;
 pub mod connection;
 mod exchange;
+mod local_reply;
 mod request;
 mod respond;
+mod sane;
 pub mod stats;
 
 use std::sync::{Arc, Weak};

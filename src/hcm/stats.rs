@@ -55,6 +55,14 @@ crate::stats! {
         counter downstream_rq_idle_timeout,
         /// Requests that did not arrive in time.
         counter downstream_rq_timeout,
+        /// Requests whose path has no normal form.
+        counter downstream_rq_failed_path_normalization,
+        /// Requests sent to the normal form of their path.
+        counter downstream_rq_redirected_with_normalized_path,
+        /// Headers removed for an underscore in their name.
+        counter dropped_headers_with_underscores,
+        /// Requests refused for an underscore in a header's name.
+        counter requests_rejected_with_underscores_in_headers,
         /// Requests without a route.
         counter no_route,
         /// From a request's head to the end of its response.

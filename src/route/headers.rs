@@ -22,7 +22,7 @@ pub(super) struct Mutations {
 
 /// The header mutations that one message holds. What it removes goes before what it adds comes.
 #[derive(Debug)]
-pub(super) struct Level {
+pub struct Level {
     pub(super) remove: Box<[HeaderName]>,
     pub(super) add: Box<[Addition]>,
 }
@@ -95,6 +95,29 @@ impl Addition {
     }
 }
 
+impl Level {
+    /// Changes the headers of a response.
+    pub fn apply_to_response(&self, head: &mut ResponseHead, stream: &StreamInfo) {
+        for name in &self.remove {
+            head.headers.remove(name);
+        }
+        for addition in &self.add {
+            let value = addition.value.render(|| Context {
+                stream,
+                request: stream.request.as_deref().map(RequestSource::Record),
+                response_headers: Some(&head.headers),
+                now: Instant::now(),
+            });
+            addition.apply(&mut head.headers, value);
+        }
+    }
+
+    /// Whether something that is said of a response is read from its request.
+    pub fn reads_request(&self) -> bool {
+        self.add.iter().any(|addition| addition.value.reads_request())
+    }
+}
+
 impl Mutations {
     pub(super) fn apply_to_request(&self, head: &mut RequestHead, stream: &mut StreamInfo) {
         for level in &self.request {
@@ -119,20 +142,7 @@ impl Mutations {
     pub(super) fn apply_to_response(&self, head: &mut ResponseHead, stream: &mut StreamInfo) {
         // Operators read the status there; whether it is sent is not known yet.
         let sent = stream.status.replace(head.status);
-        for level in &self.response {
-            for name in &level.remove {
-                head.headers.remove(name);
-            }
-            for addition in &level.add {
-                let value = addition.value.render(|| Context {
-                    stream,
-                    request: stream.request.as_deref().map(RequestSource::Record),
-                    response_headers: Some(&head.headers),
-                    now: Instant::now(),
-                });
-                addition.apply(&mut head.headers, value);
-            }
-        }
+        self.response.iter().for_each(|level| level.apply_to_response(head, stream));
         stream.status = sent;
     }
 }

@@ -37,7 +37,8 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 pub use action::{Action, DirectResponse, Extras, Forward};
-pub use compile::{CompileContext, CompileFilterOverride};
+pub use compile::{CompileContext, CompileFilterOverride, response_additions};
+pub use headers::Level as HeaderLevel;
 pub use host_rewrite::{HostValue, KeptHost, replace_host};
 pub use internal_redirect::{InternalRedirectPolicy, Step as RedirectStep};
 pub use mirror::Mirror;

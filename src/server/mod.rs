@@ -28,6 +28,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Running};
+use crate::coding::Slots;
 use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
 use crate::filter::cache::SharedCache;
@@ -196,12 +197,14 @@ impl WorkerStart<'_> {
     fn workers(&self, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
         let connection_ids = ConnectionIds::default();
         let sessions = Kept::default();
+        let slots = Slots::default();
         let start = |index| {
             worker::spawn(WorkerOptions {
                 index,
                 snapshots: self.control.snapshots(),
                 sessions: sessions.clone(),
                 caches: self.caches.clone(),
+                slots: slots.clone(),
                 background: Handle::current(),
                 telemetry: self.telemetry.clone(),
                 phase: self.phase.subscribe(),

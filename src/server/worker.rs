@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::coding::Slots;
 use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
 use crate::filter::cache::SharedCache;
@@ -50,6 +51,8 @@ pub(super) struct WorkerOptions {
     pub(super) sessions: Kept<SessionTable>,
     /// Stored responses, shared by the workers.
     pub(super) caches: Kept<SharedCache>,
+    /// Where codecs work beside the workers, shared by them.
+    pub(super) slots: Slots,
     /// Where work is done that no request waits for.
     pub(super) background: Handle,
     /// Where things are counted.
@@ -113,6 +116,7 @@ async fn run(options: WorkerOptions) {
         mut snapshots,
         sessions,
         caches,
+        slots,
         background,
         telemetry,
         mut phase,
@@ -129,6 +133,7 @@ async fn run(options: WorkerOptions) {
         deadlines,
         sessions,
         caches,
+        slots,
         background,
         telemetry,
     };

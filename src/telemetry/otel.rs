@@ -22,12 +22,20 @@
 //! | `gateway_cache_entries` | `stat_prefix` | URLs stored |
 //! | `gateway_cache_form_size` | `stat_prefix`, `form` | bytes by form: identity, gzip, on their way |
 //! | `gateway_cache_warmings_total` | `stat_prefix`, `result` | attempts to fetch before anybody asks |
+//! | `gateway_compression_bodies_total` | `stat_prefix`, `operation`, `library`, `direction` | bodies encoded and decoded |
+//! | `gateway_compression_bytes_total` | the same, `side` | bytes into codecs and out of them |
+//! | `gateway_compression_failures_total` | the same, `reason` | bodies that did not come to their end |
+//! | `gateway_compression_ratio_bucket_total` | the same, `le` | whole bodies by how much smaller they got, cumulative |
+//! | `gateway_compression_time_seconds_total` | the same | time that codecs took |
+//! | `gateway_compression_active` | the same | bodies under way |
+//! | `gateway_compression_skipped_total` | `stat_prefix`, `direction`, `reason` | messages that were not encoded |
 //! | `gateway_config_version` | | number of the configuration served |
 //! | `gateway_config_age_seconds` | | how long ago it was published |
 //!
 //! Nothing is global: an [`Otel`] has a meter provider and a registry of its own.
 
 mod cache;
+mod compression;
 
 use std::time::SystemTime;
 
@@ -127,6 +135,7 @@ impl Pipeline {
         downstream_instruments(&meter, telemetry);
         upstream_instruments(&meter, telemetry);
         cache::instruments(&meter, telemetry);
+        compression::instruments(&meter, telemetry);
         config_instruments(&meter, telemetry);
         Ok(Self { registry, _provider: provider })
     }

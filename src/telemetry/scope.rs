@@ -1,5 +1,6 @@
 //! What a group of cells belongs to, and how its names are spelt.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The owner of a group of cells. Envoy writes it in front of a cell's name
@@ -12,40 +13,44 @@ pub struct Scope {
     /// What the cells belong to, if there may be several: a cluster's name, a stat prefix.
     pub instance: Option<Arc<str>>,
     /// Part of the name between the instance and the cell: `lds` in `listener_manager.lds.version`.
-    pub part: &'static str,
+    pub part: Cow<'static, str>,
 }
 
 impl Scope {
     /// `cluster.NAME.`
     pub fn cluster(name: &str) -> Self {
-        Self { kind: "cluster", instance: Some(name.into()), part: "" }
+        Self { kind: "cluster", instance: Some(name.into()), part: Cow::Borrowed("") }
     }
 
     /// `http.STAT_PREFIX.`
     pub fn http(stat_prefix: &str) -> Self {
-        Self { kind: "http", instance: Some(stat_prefix.into()), part: "" }
+        Self { kind: "http", instance: Some(stat_prefix.into()), part: Cow::Borrowed("") }
     }
 
     /// `listener.ADDRESS.`, the address with `_` for `:`.
     pub fn listener(address: &str) -> Self {
-        Self { kind: "listener", instance: Some(address.replace(':', "_").into()), part: "" }
+        Self {
+            kind: "listener",
+            instance: Some(address.replace(':', "_").into()),
+            part: Cow::Borrowed(""),
+        }
     }
 
     /// `extension_config_discovery.http_filter.NAME.`
     pub fn http_extension(name: &str) -> Self {
         let kind = "extension_config_discovery.http_filter";
-        Self { kind, instance: Some(name.into()), part: "" }
+        Self { kind, instance: Some(name.into()), part: Cow::Borrowed("") }
     }
 
     /// Cells of which there is one set: `cluster_manager.`, `listener_manager.`, `server.`
     pub fn global(kind: &'static str) -> Self {
-        Self { kind, instance: None, part: "" }
+        Self { kind, instance: None, part: Cow::Borrowed("") }
     }
 
     /// The same owner, with another part before the cell's name.
     #[must_use]
-    pub fn part(self, part: &'static str) -> Self {
-        Self { part, ..self }
+    pub fn part(self, part: impl Into<Cow<'static, str>>) -> Self {
+        Self { part: part.into(), ..self }
     }
 
     /// The Prometheus label that carries the instance.
@@ -62,7 +67,7 @@ impl Scope {
     /// Envoy's name of a cell: `cluster.users.upstream_rq_total`.
     pub fn envoy_name(&self, cell: &str) -> String {
         let mut name = String::from(self.kind);
-        for part in [self.instance.as_deref().unwrap_or(""), self.part, cell] {
+        for part in [self.instance.as_deref().unwrap_or(""), &self.part, cell] {
             if !part.is_empty() {
                 name.push('.');
                 name.push_str(part);
@@ -74,7 +79,8 @@ impl Scope {
     /// Prometheus' name of a cell: `envoy_cluster_upstream_rq_total`.
     pub fn prometheus_name(&self, cell: &str) -> String {
         let part = if self.part.is_empty() { String::new() } else { format!("{}_", self.part) };
-        format!("envoy_{}_{part}{cell}", self.kind).replace(['.', '-'], "_")
+        let is_other = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
+        format!("envoy_{}_{part}{cell}", self.kind).replace(is_other, "_")
     }
 }
 
@@ -91,6 +97,11 @@ mod tests {
                 Scope::http_extension("policy"),
                 "extension_config_discovery.http_filter.policy.x",
                 "envoy_extension_config_discovery_http_filter_x",
+            ),
+            (
+                Scope::http("in").part("compressor.text (fast).gzip".to_owned()),
+                "http.in.compressor.text (fast).gzip.x",
+                "envoy_http_compressor_text__fast__gzip_x",
             ),
             (
                 Scope::global("listener_manager").part("lds"),

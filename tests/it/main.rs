@@ -18,6 +18,8 @@ mod chaos;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]
+mod compression;
+#[cfg(test)]
 mod ecds;
 #[cfg(test)]
 mod health;
@@ -32,9 +34,13 @@ mod http_h2;
 #[cfg(test)]
 mod http_limits;
 #[cfg(test)]
+mod http_paths;
+#[cfg(test)]
 mod last_good;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod local_replies;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]

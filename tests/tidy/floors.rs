@@ -16,7 +16,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["tls"]),
     (2, &["telemetry"]),
     (1, &["exchange", "net"]),
-    (0, &["proto", "config"]),
+    (0, &["proto", "config", "coding"]),
 ];
 
 /// What a module may use beside the lower floors.

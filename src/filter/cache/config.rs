@@ -187,13 +187,12 @@ fn rules(message: proto::Cache) -> Result<Rules, Errors> {
     } = message;
     let default_ttl = default_ttl.map(|ttl| fields::duration(&ttl)).transpose();
     let default_ttl = errors.take(default_ttl.at("default_ttl")).flatten().unwrap_or_default();
-    let excluded = each(&mut errors, "excluded_paths", &excluded_paths, |p| path_pattern(p));
-    let content_types = each(&mut errors, "content_types", &content_types, |t| media_range(t));
-    let own_methods = each(&mut errors, "methods", &methods, |method| cacheable(method));
-    let statuses_given = each(&mut errors, "statuses", &statuses, compile_status);
-    let vary =
-        each(&mut errors, "allowed_vary_headers", &allowed_vary_headers, StringMatcher::compile);
-    let targeted = each(&mut errors, "targeted_fields", &targeted_fields, |name| header_name(name));
+    let excluded = errors.each("excluded_paths", &excluded_paths, |p| Glob::of_paths(p));
+    let content_types = errors.each("content_types", &content_types, |t| media_range(t));
+    let own_methods = errors.each("methods", &methods, |method| cacheable(method));
+    let statuses_given = errors.each("statuses", &statuses, compile_status);
+    let vary = errors.each("allowed_vary_headers", &allowed_vary_headers, StringMatcher::compile);
+    let targeted = errors.each("targeted_fields", &targeted_fields, |name| header_name(name));
     let key = errors.take(compile_key(&key.unwrap_or_default()).at("key")).unwrap_or_default();
     let stale = errors.take(compile_stale(&stale.unwrap_or_default()).at("stale"));
     let encoding = compression.as_ref().map(Encoding::compile).transpose().at("compression");
@@ -225,26 +224,6 @@ fn rules(message: proto::Cache) -> Result<Rules, Errors> {
     };
     errors.finish()?;
     Ok(rules)
-}
-
-/// Compiles the items of a list; the faults of each are taken.
-pub(super) fn each<T, C>(
-    errors: &mut Errors,
-    field: &'static str,
-    list: &[T],
-    compile: impl Fn(&T) -> Result<C, Errors>,
-) -> Vec<C> {
-    let compiled = list.iter().enumerate();
-    compiled.filter_map(|(index, item)| errors.take(compile(item).index(index).at(field))).collect()
-}
-
-/// A pattern that can be one of paths.
-pub(super) fn path_pattern(pattern: &str) -> Result<Glob, Errors> {
-    if !pattern.starts_with(['/', '*']) {
-        let wanted = "a path that begins with /, or a pattern of paths with * in it";
-        return Err(Fault::out_of_range(format!("{pattern:?}"), wanted).into());
-    }
-    Ok(Glob::new(pattern))
 }
 
 pub(super) fn media_range(text: &str) -> Result<MediaRange, Errors> {
@@ -281,10 +260,9 @@ fn compile_key(message: &proto::cache::Key) -> Result<KeyPolicy, Errors> {
     } = message;
     let mut errors = Errors::new();
     let patterns = |list: &[String]| list.iter().map(|name| Glob::new(name)).collect();
-    let cookies = each(&mut errors, "cookies", cookies, |name| {
-        Ok(fields::non_empty(name)?.as_ref().to_owned())
-    });
-    let headers: Vec<HeaderName> = each(&mut errors, "headers", headers, |name| header_name(name));
+    let cookies =
+        errors.each("cookies", cookies, |name| Ok(fields::non_empty(name)?.as_ref().to_owned()));
+    let headers: Vec<HeaderName> = errors.each("headers", headers, |name| header_name(name));
     errors.finish()?;
     Ok(KeyPolicy {
         included: patterns(query_parameters_included),

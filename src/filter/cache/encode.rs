@@ -6,15 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE,
-    VARY,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RANGE};
+use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::config::{each, media_range};
-use crate::cache::{Entry, Key, MediaRange, Other, Store, Stored, vary};
+use super::config::media_range;
+use crate::cache::{Entry, Key, MediaRange, Other, Store, Stored};
+use crate::coding::Coding;
+use crate::coding::accept::{Choice, Weights};
 use crate::config::{Errors, OrFault, fields};
+use crate::filter::compression::head;
 use crate::proto::nuncio::extensions::filters::http::cache::v1::cache as proto;
 
 const DEFAULT_LEVEL: u32 = 6;
@@ -54,7 +54,7 @@ impl Encoding {
         let mut errors = Errors::new();
         let level = fields::in_range(level.unwrap_or(DEFAULT_LEVEL), 1..=9).at("level");
         let level = errors.take(level).unwrap_or(DEFAULT_LEVEL);
-        let given = each(&mut errors, "content_types", content_types, |t| media_range(t));
+        let given = errors.each("content_types", content_types, |t| media_range(t));
         errors.finish()?;
         let usual = || DEFAULT_TYPES.iter().filter_map(|t| MediaRange::parse(t).ok()).collect();
         Ok(Self {
@@ -146,101 +146,31 @@ pub(super) fn dress(headers: &mut HeaderMap, form: Form) {
     if form == Form::Only {
         return;
     }
-    let varies = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name == b"*";
-    if !vary(headers).any(varies) {
-        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
-    }
-    if form == Form::Identity {
-        return;
-    }
-    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    // What is said of the plain bytes does not hold for these.
-    for name in [ACCEPT_RANGES, CONTENT_LENGTH, DIGEST].into_iter().chain(OF_THE_BYTES) {
-        headers.remove(name);
-    }
-    if let Some(etag) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) {
-        let weak = [b"W/", etag.as_bytes()].concat();
-        if let Ok(weak) = HeaderValue::from_bytes(&weak) {
-            headers.insert(ETAG, weak);
-        }
+    head::vary_by_coding(headers);
+    if form == Form::Gzip {
+        head::forget_bytes(headers);
+        head::say_encoded(headers, Coding::Gzip);
+        head::weaken_tag(headers);
     }
 }
-
-const DIGEST: HeaderName = HeaderName::from_static("digest");
 
 /// Fields that hold for the very bytes of a message (RFC 9530 section 2).
 pub(super) const OF_THE_BYTES: [HeaderName; 2] =
     [HeaderName::from_static("content-md5"), HeaderName::from_static("content-digest")];
 
-/// Whether a request takes gzip, and does not like the plain form better (RFC 9110 section 12.5.3).
+/// Whether a request takes gzip, and does not like the plain form better.
 fn takes_gzip(asked: &HeaderMap) -> bool {
-    let (mut gzip, mut any, mut identity) = (None, None, None);
-    for value in asked.get_all(ACCEPT_ENCODING) {
-        let Ok(text) = value.to_str() else { return false };
-        for item in text.split(',') {
-            let (coding, weight) = weighted(item);
-            let coding = coding.to_ascii_lowercase();
-            match coding.as_str() {
-                "gzip" | "x-gzip" => gzip = Some(weight),
-                "*" => any = Some(weight),
-                "identity" => identity = Some(weight),
-                _ => {}
-            }
-        }
-    }
-    let gzip = gzip.or(any).unwrap_or(0);
-    gzip > 0 && gzip >= identity.unwrap_or(0)
-}
-
-/// An item of a list and its weight in thousandths; 0 if that cannot be read.
-fn weighted(item: &str) -> (&str, u32) {
-    let mut parts = item.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default();
-    let weight = parts.find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q=")));
-    let thousandths = |text: &str| {
-        let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
-        if rest.len() > 3 || !rest.bytes().all(|b| b.is_ascii_digit()) {
-            return 0;
-        }
-        match whole {
-            "0" => format!("{rest:0<3}").parse().unwrap_or(0),
-            "1" if rest.bytes().all(|b| b == b'0') => 1_000,
-            _ => 0,
-        }
-    };
-    (name, weight.map_or(1_000, thousandths))
+    Weights::of(asked).choose(&[Coding::Gzip]) == Choice::Coded(Coding::Gzip)
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use http::HeaderValue;
+    use http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_LENGTH, ETAG, VARY};
 
     use super::*;
     use crate::cache::{Bounds, Freshness, Lookup, Variant};
-
-    #[test]
-    fn who_takes_gzip_is_as_the_weights_say() {
-        let takes = |value: &'static str| {
-            takes_gzip(&[(ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect())
-        };
-        for yes in
-            ["gzip", "br, GZIP;q=0.5", "*", "x-gzip", "identity;q=0.5, gzip;q=0.5", "gzip;q=1.0"]
-        {
-            assert!(takes(yes), "{yes}");
-        }
-        for no in [
-            "",
-            "br",
-            "gzip;q=0",
-            "*, gzip;q=0.000",
-            "identity, gzip;q=0.9",
-            "gzip;q=2",
-            "gzip;q=x",
-        ] {
-            assert!(!takes(no), "{no}");
-        }
-        assert!(!takes_gzip(&HeaderMap::new()));
-    }
 
     #[tokio::test]
     async fn a_form_is_made_though_who_asked_first_has_left() {

@@ -5,7 +5,6 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderName, Method, StatusCode, Uri};
 
 use super::answer::say;
-use super::config::{each, path_pattern};
 use super::{Caching, host, scheme};
 use crate::cache::{Glob, Key, Scope, UrlPattern};
 use crate::config::address_range::AddressRange;
@@ -38,15 +37,10 @@ impl Invalidation {
         let mut errors = Errors::new();
         let (no_patterns, no_methods) = (patterns.is_empty(), methods.is_empty());
         let compiled = Self {
-            patterns: each(&mut errors, "patterns", &patterns, |p| path_pattern(p)),
-            methods: each(&mut errors, "methods", &methods, |m| method(m)),
-            headers: each(&mut errors, "headers", &headers, |name| header_name(name)),
-            trusted: each(
-                &mut errors,
-                "trusted_addresses",
-                &trusted_addresses,
-                AddressRange::compile,
-            ),
+            patterns: errors.each("patterns", &patterns, |p| Glob::of_paths(p)),
+            methods: errors.each("methods", &methods, |m| method(m)),
+            headers: errors.each("headers", &headers, |name| header_name(name)),
+            trusted: errors.each("trusted_addresses", &trusted_addresses, AddressRange::compile),
             all: invalidate_all,
             purge: allow_purge,
         };

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::config::{at_least_a_second, each};
+use super::config::at_least_a_second;
 use crate::cache::CacheStats;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::headers::X_FORWARDED_PROTO;
@@ -48,7 +48,7 @@ impl Warming {
     pub(super) fn compile(message: &proto::Warming) -> Result<Self, Errors> {
         let proto::Warming { urls, interval, concurrency } = message;
         let mut errors = Errors::new();
-        let targets = each(&mut errors, "urls", urls, |url| target(url));
+        let targets = errors.each("urls", urls, |url| target(url));
         if urls.is_empty() {
             errors.push("urls", Fault::Required);
         }

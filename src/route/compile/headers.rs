@@ -68,8 +68,7 @@ pub(super) fn below(
     let (above_request, above_response) =
         above.map_or((&[][..], &[][..]), |above| (&above.request[..], &above.response[..]));
     let response = join(above_response, response);
-    let mut additions = response.iter().flat_map(|level| &level.add);
-    let response_reads_request = additions.any(|addition| addition.value.reads_request());
+    let response_reads_request = response.iter().any(|level| level.reads_request());
     let request = join(above_request, request);
     Ok(Some(Arc::new(Mutations { request, response, response_reads_request })))
 }
@@ -94,6 +93,14 @@ fn mutation(mutation: &rules::HeaderMutation) -> Result<Level, Errors> {
             Ok(Level { remove: [].into(), add: [addition(option).at("append")?].into() })
         }
     }
+}
+
+/// Headers that are added to responses beside those of routes.
+///
+/// # Errors
+/// The faults of each, by its index.
+pub fn response_additions(options: &[core::HeaderValueOption]) -> Result<Level, Errors> {
+    Ok(Level { remove: Box::default(), add: additions(options)? })
 }
 
 fn additions(options: &[core::HeaderValueOption]) -> Result<Box<[Addition]>, Errors> {

@@ -17,6 +17,8 @@ mod retry;
 mod rewrite;
 mod weighted;
 
+pub use self::headers::response_additions;
+
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

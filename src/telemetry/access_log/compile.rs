@@ -156,7 +156,11 @@ impl From<JsonFormat> for Line {
     }
 }
 
-fn compile_filter(filter: &proto::AccessLogFilter) -> Result<Filter, Errors> {
+/// Compiles an `AccessLogFilter`.
+///
+/// # Errors
+/// The faults of the filter, each at its field.
+pub fn compile_filter(filter: &proto::AccessLogFilter) -> Result<Filter, Errors> {
     use proto::access_log_filter::FilterSpecifier as Kind;
     let proto::AccessLogFilter { filter_specifier } = filter;
     match filter_specifier {

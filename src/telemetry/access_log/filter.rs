@@ -5,11 +5,14 @@ use crate::exchange::ResponseFlags;
 
 /// A compiled filter.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Filter {
+pub enum Filter {
+    /// Of the response.
     StatusCode(Comparison),
     /// Of the whole exchange, in milliseconds.
     Duration(Comparison),
+    /// Each of these takes it.
     All(Box<[Filter]>),
+    /// One of these takes it.
     Any(Box<[Filter]>),
     /// At least one flag is set.
     AnyFlag,
@@ -19,11 +22,12 @@ pub(super) enum Filter {
 
 /// A number compared with a constant.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Comparison {
+pub struct Comparison {
     pub(super) op: Op,
     pub(super) with: u32,
 }
 
+/// How they are compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Op {
     Equal,
@@ -34,7 +38,7 @@ pub(super) enum Op {
 
 impl Filter {
     /// Whether the exchange is logged.
-    pub(super) fn takes(&self, cx: &Context<'_>) -> bool {
+    pub fn takes(&self, cx: &Context<'_>) -> bool {
         let stream = cx.stream;
         match self {
             Self::StatusCode(comparison) => {

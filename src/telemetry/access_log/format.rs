@@ -108,7 +108,7 @@ const KNOWN: &str = "START_TIME REQ RESP PROTOCOL RESPONSE_CODE RESPONSE_CODE_DE
     DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_REMOTE_PORT \
     DOWNSTREAM_DIRECT_REMOTE_ADDRESS DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT \
     DOWNSTREAM_DIRECT_REMOTE_PORT DOWNSTREAM_LOCAL_ADDRESS \
-    DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_LOCAL_PORT CONNECTION_ID";
+    DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_LOCAL_PORT CONNECTION_ID LOCAL_REPLY_BODY";
 
 fn push_text(pieces: &mut Vec<Piece>, text: &str) {
     match pieces.last_mut() {
@@ -193,6 +193,7 @@ impl Command<'_> {
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::LocalIp,
             "DOWNSTREAM_LOCAL_PORT" => Operator::LocalPort,
             "CONNECTION_ID" => Operator::ConnectionId,
+            "LOCAL_REPLY_BODY" => Operator::LocalReplyBody,
             "TRAILER" => {
                 return Err(Fault::unsupported(
                     "%TRAILER% is not supported: trailers are not kept",

@@ -16,7 +16,7 @@ mod time;
 use std::sync::Arc;
 
 use crate::exchange::StreamInfo;
-use filter::Filter;
+pub use filter::Filter;
 use format::{Context, Format};
 use json::JsonFormat;
 pub use sink::{Sink, Sinks, Target};
@@ -58,11 +58,17 @@ impl Line {
         }
     }
 
-    fn needs_request(&self) -> bool {
+    /// Whether [`StreamInfo::request`] must be kept.
+    pub fn needs_request(&self) -> bool {
         match &self.body {
             LineBody::Text(format) => format.needs_request(),
             LineBody::Json(format) => format.needs_request(),
         }
+    }
+
+    /// Whether it is JSON.
+    pub fn is_json(&self) -> bool {
+        matches!(self.body, LineBody::Json(_))
     }
 
     fn needs_response_headers(&self) -> bool {

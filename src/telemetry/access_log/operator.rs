@@ -134,6 +134,7 @@ pub(super) enum Operator {
     LocalIp,
     LocalPort,
     ConnectionId,
+    LocalReplyBody,
 }
 
 /// What an operator stands for in one exchange.
@@ -237,6 +238,10 @@ impl Operator {
             Self::LocalIp => Value::Ip(downstream.local.ip()),
             Self::LocalPort => Value::Number(downstream.local.port().into()),
             Self::ConnectionId => Value::Number(downstream.id),
+            Self::LocalReplyBody => match &stream.local_reply_body {
+                None => Value::Missing,
+                Some(body) => Value::Bytes(body),
+            },
         }
     }
 }

@@ -69,10 +69,10 @@ impl Families {
 /// Writes the cells of `groups`, which are in the order of their scopes.
 pub(super) fn render(query: &Query, groups: &[Group]) -> String {
     let mut families = Families::default();
-    let mut kinds: HashMap<(&'static str, &'static str), Columns> = HashMap::new();
+    let mut kinds: HashMap<(&'static str, &str), Columns> = HashMap::new();
     let (mut name, mut labels) = (String::new(), String::new());
     for (scope, group) in groups {
-        let columns = kinds.entry((scope.kind, scope.part)).or_default();
+        let columns = kinds.entry((scope.kind, &*scope.part)).or_default();
         let prefix = start_name(&mut name, scope);
         group.visit(&mut |cell, value| {
             if query.filter.is_some() {

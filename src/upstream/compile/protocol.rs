@@ -128,6 +128,8 @@ fn common_options(
         max_headers_count,
         max_connection_duration,
         max_requests_per_connection,
+        // For what clients send alone, as the API says of it.
+        headers_with_underscores_action: _,
     } = proto;
     let mut errors = Errors::new();
     let mut duration = |value: Option<prost_types::Duration>, field: &'static str| {

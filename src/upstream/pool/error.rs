@@ -56,6 +56,9 @@ pub enum RequestBodyError {
     /// It grew over a limit.
     #[error("it is too large")]
     TooLarge,
+    /// Its content coding is broken.
+    #[error("it cannot be decoded")]
+    Undecodable,
 }
 
 impl From<&BodyError> for RequestBodyError {
@@ -68,6 +71,8 @@ impl From<&BodyError> for RequestBodyError {
             BodyError::Timeout => Self::Timeout,
             BodyError::Late => Self::Late,
             BodyError::TooLarge { .. } => Self::TooLarge,
+            BodyError::Coding(error) if error.is_too_large() => Self::TooLarge,
+            BodyError::Coding(_) => Self::Undecodable,
         }
     }
 }
@@ -89,6 +94,9 @@ impl UpstreamError {
             Self::RequestBody(RequestBodyError::Timeout) => LocalReply::stream_idle_timeout(false),
             Self::RequestBody(RequestBodyError::Late) => LocalReply::request_timeout(),
             Self::RequestBody(RequestBodyError::TooLarge) => LocalReply::payload_too_large(),
+            Self::RequestBody(RequestBodyError::Undecodable) => {
+                LocalReply::bad_request(BodyError::UNDECODABLE)
+            }
         }
     }
 
@@ -108,7 +116,9 @@ impl UpstreamError {
             | Self::Refused => StatusCode::SERVICE_UNAVAILABLE,
             Self::ResponseHeaderTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Protocol => StatusCode::BAD_GATEWAY,
-            Self::RequestBody(RequestBodyError::Connection) => StatusCode::BAD_REQUEST,
+            Self::RequestBody(RequestBodyError::Connection | RequestBodyError::Undecodable) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::RequestBody(RequestBodyError::Timeout | RequestBodyError::Late) => {
                 StatusCode::REQUEST_TIMEOUT
             }

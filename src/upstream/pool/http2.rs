@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body;
+use super::broken;
 use super::connect::{ConnectionGuard, Leave};
 use super::error::SharedFailure;
 use super::http1::Here;
@@ -229,6 +230,7 @@ impl HostPool {
     ) -> Result<(ResponseHead, Body), UpstreamError> {
         for_http2(head)?;
         let head = std::mem::replace(head, http::Request::new(()).into_parts().0);
+        let (body, broken) = broken::watch(body);
         let (body, mut late) = patience::watch(body, self.settings.response_header_timeout);
         let mut request = http::Request::from_parts(head, body);
         let mut slot = self.http2_checkout(attempt).await?;
@@ -259,7 +261,7 @@ impl HostPool {
             };
             request = match error.take_message() {
                 Some(unsent) if slot.reused => unsent,
-                _ => break UpstreamError::of(error.error()),
+                _ => break broken.explain(error.error()),
             };
             self.http2.forget(&slot.connection);
             slot = match self.http2_checkout(attempt).await {

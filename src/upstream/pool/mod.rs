@@ -11,6 +11,7 @@
 //! then closed, the HTTP/2 stream reset. Locks are held for a few instructions and never across a wait.
 
 mod body;
+mod broken;
 mod connect;
 mod error;
 mod http1;

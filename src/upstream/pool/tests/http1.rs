@@ -177,12 +177,18 @@ fn stream(frames: impl IntoIterator<Item = Result<&'static str, BodyError>>) -> 
 
 #[tokio::test]
 async fn a_request_body_that_breaks_off_is_not_the_upstreams_fault() {
-    let origin = Origin::start(false).await;
-    let (_manager, local) = local(origin.address, json!({}));
-    let body = stream([Ok("x"), Err(BodyError::Timeout)]);
-    let error = send(&local, "/", body).await.unwrap_err();
-    assert!(matches!(error, UpstreamError::RequestBody(RequestBodyError::Timeout)), "{error:?}");
-    assert_nothing_in_use(&local);
+    for http2 in [false, true] {
+        let origin = Origin::start(http2).await;
+        let options = if http2 { json!({"http2_protocol_options": {}}) } else { json!({}) };
+        let (_manager, local) = local(origin.address, options);
+        let body = stream([Ok("x"), Err(BodyError::Timeout)]);
+        let error = send(&local, "/", body).await.unwrap_err();
+        assert!(
+            matches!(error, UpstreamError::RequestBody(RequestBodyError::Timeout)),
+            "{http2} {error:?}"
+        );
+        assert_nothing_in_use(&local);
+    }
 }
 
 #[tokio::test]

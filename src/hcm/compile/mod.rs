@@ -1,17 +1,23 @@
 //! `HttpConnectionManager` to [`HcmConfig`].
 
+mod local_reply;
+mod protocols;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use self::protocols::{compile_common, compile_http1, compile_http2};
+use super::local_reply::LocalReplies;
+use super::sane::{HostPolicy, StripPort, Underscores};
 use super::stats::HttpStats;
 use crate::config::runtime::Runtime;
 use crate::config::source::{self, ConfigSource};
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::exchange::path::{EscapedSlashes, PathPolicy};
 use crate::filter::chain::FilterChain;
 use crate::filter::registry;
-use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::{self, RouteTable};
 use crate::telemetry::access_log::{AccessLogs, Sinks};
@@ -42,6 +48,12 @@ pub struct HcmConfig {
     pub max_headers_count: u32,
     /// Requests after which a connection is closed.
     pub max_requests_per_connection: Option<u32>,
+    /// In what form paths go on.
+    pub path: PathPolicy,
+    /// In what form authorities go on.
+    pub host: HostPolicy,
+    /// What becomes of headers with an underscore in their name.
+    pub underscores: Underscores,
     /// The peer of the connection is the client: this is the edge.
     pub use_remote_address: bool,
     /// How many proxies before us are trusted to have appended to `X-Forwarded-For`.
@@ -61,6 +73,8 @@ pub struct HcmConfig {
     pub preserve_external_request_id: bool,
     /// Tell the client its request's id.
     pub always_set_request_id_in_response: bool,
+    /// How answers of our own look.
+    pub local_replies: Option<Arc<LocalReplies>>,
     /// Where finished exchanges are written.
     pub access_logs: AccessLogs,
     /// Cells of its stat prefix.
@@ -183,6 +197,13 @@ pub fn compile(
         generate_request_id,
         preserve_external_request_id,
         always_set_request_id_in_response,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        strip_matching_host_port,
+        strip_trailing_host_dot,
+        strip_port_mode,
+        local_reply_config,
         route_specifier,
     } = message;
     let mut errors = Errors::new();
@@ -211,13 +232,26 @@ pub fn compile(
     let request = timer(request_timeout, "request_timeout", None);
     let request_headers = timer(request_headers_timeout, "request_headers_timeout", None);
     let drain = timer(drain_timeout, "drain_timeout", Some(Duration::from_secs(5)));
+    let escaped_slashes = escaped_slashes(path_with_escaped_slashes_action);
+    let path = errors.take(escaped_slashes.at("path_with_escaped_slashes_action")).map(
+        |escaped_slashes| PathPolicy {
+            normalize: normalize_path.unwrap_or(false),
+            merge_slashes,
+            escaped_slashes,
+        },
+    );
+    let strip_port = errors.take(strip_port(strip_matching_host_port, strip_port_mode));
+    let host = strip_port
+        .map(|strip_port| HostPolicy { strip_port, strip_trailing_dot: strip_trailing_host_dot });
     let via = errors.take(optional_header(&via).at("via"));
+    let local_replies = local_reply_config.as_ref();
+    let local_replies = local_replies
+        .and_then(|config| errors.take(local_reply::compile(config).at("local_reply_config")));
     let access_logs = errors.take(AccessLogs::compile(&access_log, &cx.sinks).at("access_log"));
     errors.finish()?;
     let missing = || Errors::from(Fault::Required);
     let (filters, skipped_filters) = filters.ok_or_else(missing)?;
-    let (idle, max_connection_duration, max_headers_count, max_requests_per_connection) =
-        common.ok_or_else(missing)?;
+    let common = common.ok_or_else(missing)?;
     let stat_prefix = stat_prefix.ok_or_else(missing)?;
     Ok(HcmConfig {
         codec: codec.ok_or_else(missing)?,
@@ -228,16 +262,19 @@ pub fn compile(
         http2: http2.ok_or_else(missing)?,
         server: server.ok_or_else(missing)?,
         timeouts: Timeouts {
-            idle,
+            idle: common.idle,
             stream_idle,
             request,
             request_headers,
-            max_connection_duration,
+            max_connection_duration: common.max_connection_duration,
             drain: drain.unwrap_or_default(),
         },
         max_request_headers_bytes: max_kb.ok_or_else(missing)? * 1024,
-        max_headers_count,
-        max_requests_per_connection,
+        max_headers_count: common.max_headers_count,
+        max_requests_per_connection: common.max_requests_per_connection,
+        path: path.ok_or_else(missing)?,
+        host: host.ok_or_else(missing)?,
+        underscores: common.underscores,
         use_remote_address: use_remote_address.unwrap_or(false),
         xff_num_trusted_hops,
         skip_xff_append,
@@ -246,13 +283,13 @@ pub fn compile(
         generate_request_id: generate_request_id.unwrap_or(true),
         preserve_external_request_id,
         always_set_request_id_in_response,
+        local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),
     })
 }
 
 const STREAM_IDLE: Option<Duration> = Some(Duration::from_secs(300));
-const CONNECTION_IDLE: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// A timer that 0 turns off.
 fn timeout(
@@ -307,89 +344,29 @@ fn compile_rds(rds: &proto::Rds) -> Result<RdsConfig, Errors> {
     }
 }
 
-type Common = (Option<Duration>, Option<Duration>, u32, Option<u32>);
-
-fn compile_common(options: core::HttpProtocolOptions) -> Result<Common, Errors> {
-    let core::HttpProtocolOptions {
-        idle_timeout,
-        max_connection_duration,
-        max_headers_count,
-        max_requests_per_connection,
-    } = options;
-    let mut errors = Errors::new();
-    let idle = errors.take(timeout(idle_timeout, CONNECTION_IDLE).at("idle_timeout"));
-    let life = errors.take(timeout(max_connection_duration, None).at("max_connection_duration"));
-    let headers = max_headers_count.unwrap_or(100);
-    errors.take(fields::in_range(headers, 1..=u32::MAX).at("max_headers_count"));
-    errors.finish()?;
-    Ok((
-        idle.flatten(),
-        life.flatten(),
-        headers,
-        max_requests_per_connection.filter(|requests| *requests > 0),
-    ))
-}
-
-fn compile_http1(options: core::Http1ProtocolOptions) -> Result<Http1Options, Errors> {
-    let core::Http1ProtocolOptions { accept_http_10, enable_trailers } = options;
-    // Trailers always pass, in both directions; asking for it changes nothing.
-    let _ = enable_trailers;
-    Ok(Http1Options { accept_http_10 })
-}
-
-fn compile_http2(options: &core::Http2ProtocolOptions) -> Result<Http2Options, Errors> {
-    let core::Http2ProtocolOptions {
-        hpack_table_size,
-        max_concurrent_streams,
-        initial_stream_window_size,
-        initial_connection_window_size,
-        connection_keepalive,
-    } = options;
-    let mut errors = Errors::new();
-    if hpack_table_size.is_some_and(|size| size != 4096) {
-        errors
-            .push("hpack_table_size", Fault::unsupported("the table has 4096 bytes; leave it out"));
-    }
-    let streams = errors.take(
-        fields::in_range(max_concurrent_streams.unwrap_or(1024), 1..=2_147_483_647)
-            .at("max_concurrent_streams"),
-    );
-    const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=2_147_483_647;
-    for (value, name) in [
-        (initial_stream_window_size, "initial_stream_window_size"),
-        (initial_connection_window_size, "initial_connection_window_size"),
-    ] {
-        if let Some(value) = value {
-            errors.take(fields::in_range(*value, WINDOW).at(name));
-        }
-    }
-    let keepalive = match connection_keepalive {
-        None => None,
-        Some(settings) => {
-            errors.take(compile_keepalive(settings).at("connection_keepalive")).flatten()
-        }
-    };
-    errors.finish()?;
-    Ok(Http2Options {
-        max_concurrent_streams: streams.unwrap_or(1024),
-        initial_stream_window_size: *initial_stream_window_size,
-        initial_connection_window_size: *initial_connection_window_size,
-        keepalive,
+fn escaped_slashes(action: i32) -> Result<EscapedSlashes, Errors> {
+    use proto::http_connection_manager::PathWithEscapedSlashesAction as Action;
+    Ok(match fields::enumeration(action)? {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
+        Action::RejectRequest => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
     })
 }
 
-fn compile_keepalive(
-    settings: &core::KeepaliveSettings,
-) -> Result<Option<(Duration, Duration)>, Errors> {
-    let core::KeepaliveSettings { interval, timeout, connection_idle_interval } = settings;
-    if connection_idle_interval.is_some() {
-        return Err(Errors::from(Fault::unsupported("use interval")).at("connection_idle_interval"));
-    }
-    let timeout = fields::required(timeout.as_ref()).and_then(fields::positive_duration);
-    let timeout = timeout.at("timeout")?;
-    match interval {
-        None => Ok(None),
-        Some(value) => Ok(Some((fields::positive_duration(value).at("interval")?, timeout))),
+fn strip_port(
+    matching: bool,
+    mode: Option<proto::http_connection_manager::StripPortMode>,
+) -> Result<StripPort, Errors> {
+    use proto::http_connection_manager::StripPortMode::StripAnyHostPort;
+    match (matching, mode) {
+        (true, Some(StripAnyHostPort(true))) => {
+            let fault = Fault::invalid("true", "strip_matching_host_port is set as well");
+            Err(Errors::from(fault).at("strip_any_host_port"))
+        }
+        (true, _) => Ok(StripPort::Matching),
+        (false, Some(StripAnyHostPort(true))) => Ok(StripPort::Any),
+        (false, _) => Ok(StripPort::Never),
     }
 }
 
