@@ -65,11 +65,40 @@ pub struct Response {
     pub stream: Box<StreamInfo>,
 }
 
-/// An exchange that can no longer be answered: the client's stream is reset.
+/// An exchange that can no longer be answered: the client's stream is reset, unless it begins anew.
 #[derive(Debug)]
 pub struct StreamReset {
     /// What is known about the exchange; its flags and details say why it was reset.
     pub stream: Box<StreamInfo>,
+    again: Option<Box<(RequestHead, Body)>>,
+}
+
+impl StreamReset {
+    /// The stream is reset.
+    pub fn new(stream: Box<StreamInfo>) -> Self {
+        Self { stream, again: None }
+    }
+
+    /// Instead of an answer the exchange begins anew with another request: it goes through the whole
+    /// chain, whose stages see the end of the first one only.
+    pub fn again(head: RequestHead, body: Body, stream: Box<StreamInfo>) -> Self {
+        Self { stream, again: Some(Box::new((head, body))) }
+    }
+
+    /// The request to begin anew with, if that is what is wanted.
+    ///
+    /// # Errors
+    /// The reset, if it is one.
+    pub fn into_request(self) -> Result<Request, Self> {
+        let Self { stream, again } = self;
+        match again {
+            Some(again) => {
+                let (head, body) = *again;
+                Ok(Request { head, body, stream })
+            }
+            None => Err(Self { stream, again: None }),
+        }
+    }
 }
 
 /// What a stage of the chain returns.

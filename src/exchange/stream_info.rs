@@ -168,6 +168,19 @@ pub struct OverrideHost {
     pub strict: bool,
 }
 
+/// Redirects of upstreams that were followed in place of the client.
+#[derive(Debug, Default)]
+pub struct Redirects {
+    /// How many.
+    pub count: u32,
+    /// Each from route to route, by their names.
+    pub taken: Vec<(Arc<str>, Arc<str>)>,
+    /// Whether the last of them led to `https`.
+    pub https: bool,
+    /// When it was taken.
+    pub since: Option<Instant>,
+}
+
 /// What is known about one exchange. Dropping it ends the exchange: [`OnStreamEnd`] is told.
 pub struct StreamInfo {
     /// When the request's head was complete.
@@ -215,6 +228,8 @@ pub struct StreamInfo {
     pub route_table: Option<Arc<dyn Any + Send + Sync>>,
     /// The matched route's name, if it has one.
     pub route_name: Option<Arc<str>>,
+    /// Redirects that were followed, if any were.
+    pub redirects: Option<Box<Redirects>>,
     /// How long nothing may move; `None` is for ever.
     pub idle_timeout: Option<Duration>,
     /// When the response's body must have been handed over.
@@ -251,6 +266,7 @@ impl StreamInfo {
             route: None,
             route_table: None,
             route_name: None,
+            redirects: None,
             idle_timeout: None,
             response_deadline: None,
             ended: None,

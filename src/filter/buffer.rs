@@ -122,7 +122,7 @@ impl Filter for Buffer {
                 // The client left or broke the protocol: nobody is there to be answered.
                 stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
                 stream.details = "downstream_remote_disconnect";
-                Err(StreamReset { stream })
+                Err(StreamReset::new(stream))
             }
         }
     }

@@ -82,14 +82,22 @@ impl Future for Exchange {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (response, request_id) = match &mut this.state {
-            State::Chain { answer, request_id } => match answer.as_mut().poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(response)) => (response, request_id.take()),
-                Poll::Ready(Err(reset)) => {
-                    if let Some(in_flight) = &this.in_flight {
-                        in_flight.handle.hcm.config.stats.downstream_rq_tx_reset.inc();
+            State::Chain { answer, request_id } => loop {
+                let reset = match std::task::ready!(answer.as_mut().poll(cx)) {
+                    Ok(response) => break (response, request_id.take()),
+                    Err(reset) => reset,
+                };
+                match (reset.into_request(), &this.in_flight) {
+                    (Ok(request), Some(in_flight)) => {
+                        *answer = in_flight.handle.hcm.chain.send(request);
                     }
-                    return Poll::Ready(Err(Reset(reset.stream.details)));
+                    (Ok(request), None) => return Poll::Ready(Err(Reset(request.stream.details))),
+                    (Err(reset), in_flight) => {
+                        if let Some(in_flight) = in_flight {
+                            in_flight.handle.hcm.config.stats.downstream_rq_tx_reset.inc();
+                        }
+                        return Poll::Ready(Err(Reset(reset.stream.details)));
+                    }
                 }
             },
             State::Answered(response) => match response.take() {

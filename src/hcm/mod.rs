@@ -89,13 +89,18 @@ impl Dispatch for Front {
     fn dispatch(self: Arc<Self>, mut request: Request) -> ResponseFuture {
         Box::pin(async move {
             let Some(hcm) = self.0.upgrade() else {
-                return Err(StreamReset { stream: request.stream });
+                return Err(StreamReset::new(request.stream));
             };
             if let Some(table) = hcm.table.load_full() {
                 request::find_route(&table, &request.head, &mut request.stream);
                 request.stream.route_table = Some(table as _);
             }
-            hcm.chain.send(request).await
+            loop {
+                match hcm.chain.send(request).await {
+                    Ok(response) => return Ok(response),
+                    Err(reset) => request = reset.into_request()?,
+                }
+            }
         })
     }
 }

@@ -8,6 +8,8 @@ use http::{HeaderValue, StatusCode};
 
 use super::hash::HashPolicies;
 use super::host_rewrite::{HostRewrite, KeptHost, replace_host};
+use super::internal_redirect::InternalRedirectPolicy;
+use super::mirror::Mirror;
 use super::policy::{BodyLimit, RetryPolicy};
 use super::redirect::Redirect;
 use super::rewrite::{PathRewrite, Unfit};
@@ -44,6 +46,26 @@ pub struct Forward {
     pub(super) retry: Option<Arc<RetryPolicy>>,
     pub(super) hedge: bool,
     pub(super) body_limit: Option<BodyLimit>,
+    pub(super) extras: Option<Arc<Extras>>,
+}
+
+/// What few routes say; those that do not pay one look for it.
+#[derive(Debug, Default)]
+pub struct Extras {
+    pub(super) mirrors: Box<[Arc<Mirror>]>,
+    pub(super) internal_redirect: Option<InternalRedirectPolicy>,
+}
+
+impl Extras {
+    /// Where copies of the request go.
+    pub fn mirrors(&self) -> &[Arc<Mirror>] {
+        &self.mirrors
+    }
+
+    /// Which redirects of the upstream are followed, if any are.
+    pub fn internal_redirect(&self) -> Option<&InternalRedirectPolicy> {
+        self.internal_redirect.as_ref()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +73,16 @@ pub(super) enum ClusterSource {
     Name(Arc<str>),
     /// The request's header that has the name.
     Header(Box<HeaderField>),
+}
+
+impl ClusterSource {
+    /// `None` when the header that should name the cluster is missing or is not text.
+    pub(super) fn choose(&self, head: &RequestHead) -> Option<Arc<str>> {
+        match self {
+            Self::Name(name) => Some(Arc::clone(name)),
+            Self::Header(field) => std::str::from_utf8(field.first(head)?).ok().map(Arc::from),
+        }
+    }
 }
 
 /// A timeout with what the upstream is told of it.
@@ -66,12 +98,12 @@ impl Forward {
     /// text. Of a weighted route, [`RouteTable::find`](super::RouteTable::find) has drawn the cluster
     /// already, so that its headers and filter options agree with it.
     pub fn choose_cluster(&self, head: &RequestHead) -> Option<Arc<str>> {
-        match &self.cluster {
-            ClusterSource::Name(name) => Some(Arc::clone(name)),
-            ClusterSource::Header(field) => {
-                std::str::from_utf8(field.first(head)?).ok().map(Arc::from)
-            }
-        }
+        self.cluster.choose(head)
+    }
+
+    /// What few routes say.
+    pub fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
     }
 
     /// The longest an upstream may take, from the end of the request to the end of the response;

@@ -29,6 +29,11 @@ impl HostValue {
         let header = HeaderValue::try_from(host).map_err(|_invalid| fault())?;
         Ok(Self { header })
     }
+
+    /// The host as the value of `Host`.
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
+    }
 }
 
 /// Which host the upstream is asked for.

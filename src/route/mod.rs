@@ -16,6 +16,8 @@ pub mod hash;
 mod headers;
 mod host;
 mod host_rewrite;
+mod internal_redirect;
+mod mirror;
 mod policy;
 mod predicate;
 mod redirect;
@@ -34,12 +36,14 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-pub use action::{Action, DirectResponse, Forward};
+pub use action::{Action, DirectResponse, Extras, Forward};
 pub use compile::{
     CompileContext, CompileFilterOverride, header_addition, header_removal, response_additions,
 };
 pub use headers::{Level as HeaderLevel, record_request};
 pub use host_rewrite::{HostValue, KeptHost, replace_host};
+pub use internal_redirect::{InternalRedirectPolicy, Step as RedirectStep};
+pub use mirror::Mirror;
 pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy};
 pub use redirect::Redirect;
 pub use rewrite::X_ENVOY_ORIGINAL_PATH;

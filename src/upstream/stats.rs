@@ -60,6 +60,10 @@ crate::stats! {
         counter upstream_rq_retry_backoff_exponential,
         /// Retries that waited as long as the upstream asked for.
         counter upstream_rq_retry_backoff_ratelimited,
+        /// Redirects of the upstream that were followed.
+        counter upstream_internal_redirect_succeeded_total,
+        /// Those that ought to have been, and were passed on.
+        counter upstream_internal_redirect_failed_total,
         /// Tries whose own timeout passed.
         counter upstream_rq_per_try_timeout,
         /// Tries of which nothing came for too long.

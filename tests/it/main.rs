@@ -42,7 +42,11 @@ mod lifecycle;
 #[cfg(test)]
 mod local_replies;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod outlier;
+#[cfg(test)]
+mod redirects;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Failure {
                 // The client left while it was sending: nobody is there to be answered.
                 stream.flags.set(ResponseFlag::DownstreamConnectionTermination);
                 stream.details = "downstream_remote_disconnect";
-                return Err(StreamReset { stream });
+                return Err(StreamReset::new(stream));
             }
             Self::Upstream(error) => return Ok(error.reply().into_response(stream)),
             Self::Timeout => {

@@ -6,8 +6,11 @@ mod attempt;
 mod backoff;
 mod hedge;
 mod idle_body;
+mod internal_redirect;
+mod mirror;
 mod replay;
 mod retry;
+mod tee;
 mod timers;
 mod tries;
 
@@ -28,36 +31,49 @@ use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::hash::Hashed;
 use crate::route::{Action, Forward, Route, RouteTable, replace_host};
+use crate::telemetry::Scope;
 use crate::upstream::{Host, LbContext, LocalCluster};
 use asked::Asked;
 use attempt::Attempt;
+use internal_redirect::RedirectStats;
 use timers::{Timers, Times};
 use tries::Wanted;
 
 pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.router.v3.Router",
     terminal: true,
-    compile: |config, _| {
+    compile: |config, cx| {
         let proto::Router { suppress_envoy_headers } =
             unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
-        Ok(Arc::new(RouterConfig { envoy_headers: !suppress_envoy_headers }))
+        Ok(Arc::new(RouterConfig {
+            envoy_headers: !suppress_envoy_headers,
+            stat_prefix: Arc::clone(&cx.stat_prefix),
+        }))
     },
 };
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct RouterConfig {
     /// Tell upstreams and clients of timeouts and service times by `x-envoy-` headers.
     envoy_headers: bool,
+    /// `HttpConnectionManager.stat_prefix`
+    stat_prefix: Arc<str>,
 }
 
 impl FilterFactory for RouterConfig {
     fn stage(&self, cx: &WorkerContext) -> Stage {
-        Stage::Terminal(HttpService::new(Router { config: *self, cx: cx.clone() }))
+        let redirects = cx.telemetry.group(Scope::http(&self.stat_prefix));
+        Stage::Terminal(HttpService::new(Router {
+            config: self.clone(),
+            redirects,
+            cx: cx.clone(),
+        }))
     }
 }
 
 struct Router {
     config: RouterConfig,
+    redirects: Arc<RedirectStats>,
     cx: WorkerContext,
 }
 
@@ -124,7 +140,7 @@ impl Router {
             None => Hashed::default(),
         };
         let asked = Asked::take(&mut head);
-        if forward.retry_policy().is_some() || asked.is_some() {
+        if forward.retry_policy().is_some() || forward.extras().is_some() || asked.is_some() {
             let request = Request { head, body, stream };
             let wanted = Wanted { route, forward, asked: asked.as_deref(), hash: hashed.hash };
             let tried = Box::pin(self.try_repeatedly(cluster, request, &wanted)).await;

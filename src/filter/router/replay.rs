@@ -38,10 +38,30 @@ pub(super) struct Source {
     shared: bool,
 }
 
+/// A frame that can be had twice.
 #[derive(Clone)]
-enum Piece {
+pub(super) enum Piece {
     Data(Bytes),
     Trailers(HeaderMap),
+}
+
+impl Piece {
+    /// `Err` for a frame of a kind that is not known.
+    pub(super) fn of(frame: Frame<Bytes>) -> Result<Self, Frame<Bytes>> {
+        let frame = match frame.into_data() {
+            Ok(data) => return Ok(Self::Data(data)),
+            Err(frame) => frame,
+        };
+        frame.into_trailers().map(Self::Trailers)
+    }
+
+    /// Bytes of the body in it.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Data(data) => data.len() as u64,
+            Self::Trailers(_) => 0,
+        }
+    }
 }
 
 impl From<Piece> for Frame<Bytes> {
@@ -93,6 +113,13 @@ impl Replay {
         source.shared
     }
 
+    /// Whether all of it was read, and is kept.
+    pub(super) fn can_be_sent_again(&self) -> bool {
+        let Self::Shared(shared) = self else { return true };
+        let source = shared.lock();
+        source.ended && !source.gone
+    }
+
     /// Stops the try under way from reading; false if there cannot be another. What is left of a
     /// connection may outlive its try.
     pub(super) fn rewind(&self) -> bool {
@@ -107,16 +134,11 @@ impl Replay {
 
 impl Source {
     fn keep(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let piece = match frame.into_data() {
-            Ok(data) => {
-                self.kept_bytes += data.len() as u64;
-                Piece::Data(data)
-            }
-            Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => Piece::Trailers(trailers),
-                Err(other) => return other,
-            },
+        let piece = match Piece::of(frame) {
+            Ok(piece) => piece,
+            Err(other) => return other,
         };
+        self.kept_bytes += piece.bytes();
         if self.kept_bytes > self.limit {
             self.gone = true;
             self.kept = Vec::new();

@@ -87,7 +87,8 @@ impl<'a> Timers<'a> {
     ) -> Poll<Limit> {
         if self.complete.is_none() {
             let start = match &stream.request_body {
-                None => stream.start,
+                // After a redirect it is as if the client had asked anew.
+                None => stream.redirects.as_ref().and_then(|r| r.since).unwrap_or(stream.start),
                 Some(body) => {
                     // Registered first: the body may finish between the two lines.
                     body.wake_when_complete(cx.waker());

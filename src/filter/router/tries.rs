@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::asked::Asked;
 use super::attempt::{Answer, Attempt, Failure};
 use super::hedge::Hedge;
+use super::internal_redirect::{Asked as Redirected, follow};
 use super::replay::Replay;
 use super::retry::Plan;
 use super::timers::{Timers, Times};
@@ -25,7 +26,7 @@ use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOU
 use crate::exchange::{
     LocalReply, Request, RequestHead, Response, ResponseFlag, StreamInfo, StreamReset,
 };
-use crate::route::{Forward, Route};
+use crate::route::{Extras, Forward, Route};
 use crate::upstream::{Host, LbContext, LocalCluster, Permit};
 
 /// The route of a request, and what the request asks for itself.
@@ -69,9 +70,19 @@ impl Router {
         if let Err(reply) = forward.rewrite(&mut head, self.config.envoy_headers) {
             return Ok(reply.into_response(stream));
         }
+        let body = match forward.extras() {
+            None => body,
+            Some(extras) => {
+                self.mirror((forward, extras), (&head, body), &mut stream, (times, hash))
+            }
+        };
         // Without a plan there is one try, and nothing to keep for another.
-        let limit = forward.body_limit(stream.downstream.buffer_limit);
-        let replay = Replay::new(body, plan.as_ref().map_or(0, |_| limit));
+        let follows = forward.extras().and_then(Extras::internal_redirect);
+        let limit = match plan.is_some() || follows.is_some() {
+            true => forward.body_limit(stream.downstream.buffer_limit),
+            false => 0,
+        };
+        let replay = Replay::new(body, limit);
         let mut timers = Timers::new(&self.cx.deadlines, times);
         let hedges = asked.and_then(|asked| asked.hedge).unwrap_or(forward.hedges());
         let mut hedge = (hedges && plan.is_some()).then(Hedge::default);
@@ -183,6 +194,21 @@ impl Router {
             Ended::Refused(reply) => return Ok(refuse(&cluster, reply, stream)),
             Ended::Tried(Ok(answer)) => {
                 stream.upstream_host = Some(host.address());
+                if let Some(policy) = follows.filter(|policy| policy.follows(answer.head.status)) {
+                    let asked = Redirected { route, head, replay: &replay };
+                    let followed = follow(policy, asked, &answer.head, stream, &self.redirects);
+                    let stats = &cluster.cluster().stats;
+                    stream = match followed {
+                        Ok(again) => {
+                            stats.upstream_internal_redirect_succeeded_total.inc();
+                            return Err(again);
+                        }
+                        Err(stream) => {
+                            stats.upstream_internal_redirect_failed_total.inc();
+                            stream
+                        }
+                    };
+                }
                 let answer = answer.watched(&timers, &cluster);
                 answer.into_response(stream, timers, self.config.envoy_headers)
             }

@@ -8,14 +8,17 @@ use prost_types::Struct;
 
 use super::rewrite::PathFields;
 use super::weighted::Share;
-use super::{Inherited, Shared, direct_response, hash, redirect, retry, rewrite, weighted};
+use super::{
+    Inherited, Shared, direct_response, hash, internal_redirect, mirror, redirect, retry, rewrite,
+    weighted,
+};
 use crate::config::matcher::HeaderField;
 use crate::config::metadata::{LB, MetadataMatch};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::RoutingPriority;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::route::v3 as proto;
-use crate::route::action::{Action, ClusterSource, Forward, Timeout};
+use crate::route::action::{Action, ClusterSource, Extras, Forward, Timeout};
 use crate::route::host_rewrite::HostRewrite;
 use crate::route::tree::PathPattern;
 
@@ -89,6 +92,8 @@ fn forward(
         hedge_policy,
         cluster_specifier,
         host_rewrite_specifier,
+        request_mirror_policies,
+        internal_redirect_policy,
     } = action;
     let mut errors = Errors::new();
     let path = PathFields {
@@ -117,6 +122,12 @@ fn forward(
     let retry = own.flatten().or_else(|| inherited.retry.clone());
     let host = errors.take(rewrite::host(host_rewrite_specifier));
     let hash = errors.take(hash::compile(&hash_policy).at("hash_policy")).flatten();
+    let mirrors = mirror::below(&inherited.mirrors, request_mirror_policies, shared);
+    let mirrors: Box<[_]> = errors.take(mirrors).unwrap_or_default().into();
+    let redirects = internal_redirect_policy.map(internal_redirect::compile).transpose();
+    let internal_redirect = errors.take(redirects.at("internal_redirect_policy")).flatten();
+    let extras = (!mirrors.is_empty() || internal_redirect.is_some())
+        .then(|| Arc::new(Extras { mirrors, internal_redirect }));
     let timeout = shared.timeout(limit);
     let wanted = metadata_match.and_then(for_balancing);
     let metadata =
@@ -135,6 +146,7 @@ fn forward(
         retry: retry.clone(),
         hedge: hedge_policy.map_or(inherited.hedge, |policy| policy.hedge_on_per_try_timeout),
         body_limit: inherited.body_limit,
+        extras: extras.clone(),
     };
     let host = host.unwrap_or(HostRewrite::Keep);
     let one = |cluster, host| {

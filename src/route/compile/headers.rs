@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::matcher::header_name;
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::proto::envoy::config::common::mutation_rules::v3 as rules;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::route::headers::{Addition, AppendAction, Level, Mutations, Value};
 use crate::telemetry::access_log::format::Format;
@@ -70,6 +71,28 @@ pub(super) fn below(
     let response_reads_request = response.iter().any(|level| level.reads_request());
     let request = join(above_request, request);
     Ok(Some(Arc::new(Mutations { request, response, response_reads_request })))
+}
+
+/// Changes of a request's headers, one after the other.
+pub(super) fn mutations(list: &[rules::HeaderMutation]) -> Result<Option<Arc<Mutations>>, Errors> {
+    let mut errors = Errors::new();
+    let compiled = list.iter().enumerate().map(|(i, one)| mutation(one).index(i));
+    let request: Box<[_]> = compiled.filter_map(|m| errors.take(m)).map(Arc::new).collect();
+    errors.finish()?;
+    Ok((!request.is_empty()).then(|| Arc::new(Mutations { request, ..Mutations::default() })))
+}
+
+fn mutation(mutation: &rules::HeaderMutation) -> Result<Level, Errors> {
+    use rules::header_mutation::Action;
+    match &mutation.action {
+        None => Err(Errors::from(Fault::Required).at("action")),
+        Some(Action::Remove(name)) => {
+            Ok(Level { remove: [modifiable(name).at("remove")?].into(), add: [].into() })
+        }
+        Some(Action::Append(option)) => {
+            Ok(Level { remove: [].into(), add: [addition(option).at("append")?].into() })
+        }
+    }
 }
 
 /// Headers that are added to responses beside those of routes.
@@ -180,7 +203,7 @@ fn removals(names: &[String]) -> Result<Box<[HeaderName]>, Errors> {
 }
 
 /// A header that is not part of the request's target, which the rewrites of a route change.
-fn modifiable(name: &str) -> Result<HeaderName, Errors> {
+pub(super) fn modifiable(name: &str) -> Result<HeaderName, Errors> {
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
         let reason = ":-prefixed or host headers may not be modified";
         return Err(Fault::invalid(format!("{name:?}"), reason).into());

@@ -8,6 +8,8 @@ mod action;
 mod direct_response;
 mod hash;
 mod headers;
+mod internal_redirect;
+mod mirror;
 mod overrides;
 mod predicate;
 mod redirect;
@@ -27,6 +29,7 @@ use prost_types::Any as ProtoAny;
 use super::action::Timeout;
 use super::headers::Mutations;
 use super::host::Domains;
+use super::mirror::Mirror;
 use super::policy::{BodyLimit, RetryPolicy};
 use super::tree::{PathIndex, PathPattern};
 use super::{
@@ -103,6 +106,7 @@ struct Inherited {
     retry: Option<Arc<RetryPolicy>>,
     hedge: bool,
     body_limit: Option<BodyLimit>,
+    mirrors: Vec<Arc<Mirror>>,
 }
 
 /// The fields by which a level adds to what is [`Inherited`].
@@ -132,6 +136,7 @@ impl Inherited {
             retry: self.retry.clone(),
             hedge: self.hedge,
             body_limit: self.body_limit,
+            mirrors: self.mirrors.clone(),
         })
     }
 }
@@ -155,6 +160,7 @@ impl RouteTable {
             request_headers_to_remove,
             most_specific_header_mutations_wins,
             max_direct_response_body_size_bytes,
+            request_mirror_policies,
             ignore_port_in_host_matching,
             typed_per_filter_config,
         } = table;
@@ -177,8 +183,10 @@ impl RouteTable {
             },
             typed_per_filter_config: &typed_per_filter_config,
         };
-        let inherited =
+        let mut inherited =
             errors.take(Inherited::default().below(fields, &shared)).unwrap_or_default();
+        let mirrors = mirror::below(&[], request_mirror_policies, &mut shared);
+        inherited.mirrors = errors.take(mirrors).unwrap_or_default();
         let name_of = |(i, name): (usize, &String)| header_name(name).index(i);
         let internal_only_headers = internal_only_headers
             .iter()
@@ -242,6 +250,7 @@ fn virtual_host(
         hedge_policy,
         per_request_buffer_limit_bytes,
         include_attempt_count_in_response,
+        request_mirror_policies,
         request_body_buffer_limit,
     } = host;
     let mut errors = Errors::new();
@@ -258,6 +267,8 @@ fn virtual_host(
     let mut inherited = errors.take(above.below(fields, shared)).unwrap_or_default();
     inherited.retry =
         errors.take(retry_policy.map(retry::compile).transpose().at("retry_policy")).flatten();
+    let mirrors = mirror::below(&above.mirrors, request_mirror_policies, shared);
+    inherited.mirrors = errors.take(mirrors).unwrap_or_default();
     inherited.hedge = hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout);
     inherited.body_limit =
         retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
@@ -344,7 +355,7 @@ fn route(
     let name: Option<Arc<str>> = (!name.is_empty()).then(|| name.into());
     let route = |choice: action::Choice| {
         // The action has the rest already.
-        let Inherited { overrides, mutations, retry: _, hedge: _, body_limit: _ } =
+        let Inherited { overrides, mutations, retry: _, hedge: _, body_limit: _, mirrors: _ } =
             choice.inherited;
         Arc::new(Route {
             name: name.clone(),
