@@ -46,6 +46,7 @@ pub(super) fn begin(
         stream.start_time = SystemTime::now();
     }
     stream.idle_timeout = config.timeouts.stream_idle;
+    stream.max_duration = config.timeouts.stream_duration;
     let body = track(Body::from(body), &mut stream, config, &hcm.cx.deadlines);
 
     stream.is_grpc = head.method == Method::POST && is_grpc(&head.headers);

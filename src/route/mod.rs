@@ -12,6 +12,7 @@
 
 mod action;
 mod compile;
+mod duration;
 pub mod hash;
 mod headers;
 mod host;
@@ -38,6 +39,7 @@ use http::{HeaderName, Method};
 
 pub use action::{Action, DirectResponse, Extras, Forward};
 pub use compile::{CompileContext, CompileFilterOverride, response_additions};
+pub use duration::{GrpcTimeout, StreamDuration};
 pub use headers::Level as HeaderLevel;
 pub use host_rewrite::{HostValue, KeptHost, replace_host};
 pub use internal_redirect::{InternalRedirectPolicy, Step as RedirectStep};
