@@ -131,4 +131,18 @@ mod tests {
         left.sort_unstable();
         assert_eq!(left, [("te", &b"trailers"[..]), ("x-public", b"1")]);
     }
+
+    #[test]
+    fn grpc_is_known_by_its_content_type() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(is_grpc(&headers), expected, "{value}");
+        }
+    }
 }

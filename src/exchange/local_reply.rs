@@ -50,6 +50,9 @@ fn percent_encoded(text: &[u8]) -> String {
     encoded
 }
 
+/// What a client of gRPC is told whose deadline has passed.
+const GRPC_DEADLINE_EXCEEDED: u16 = 4;
+
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -189,6 +192,17 @@ impl LocalReply {
         )
     }
 
+    /// `DT`: the stream lived too long. 408 while the request was arriving, 504 afterwards.
+    pub fn max_duration(request_complete: bool) -> Self {
+        let status = match request_complete {
+            true => StatusCode::GATEWAY_TIMEOUT,
+            false => StatusCode::REQUEST_TIMEOUT,
+        };
+        let text = "downstream duration timeout";
+        Self::refusal(status, ResponseFlag::DurationTimeout, "max_duration_timeout", text)
+            .with_grpc_status(GRPC_DEADLINE_EXCEEDED)
+    }
+
     /// 504 `UT`: the timeout of a single try passed, and there is not to be another.
     pub fn per_try_timeout() -> Self {
         Self { details: "upstream_per_try_timeout", ..Self::upstream_timeout() }
@@ -241,6 +255,12 @@ impl LocalReply {
     /// The status it answers with.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Answers with another status, and without a text.
+    #[must_use]
+    pub fn with_bare_status(self, status: StatusCode) -> Self {
+        Self { status, body: Bytes::new(), ..self }
     }
 
     /// Sets what clients of gRPC are told.

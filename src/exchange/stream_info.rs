@@ -75,6 +75,8 @@ pub enum ResponseFlag {
     DropOverload = 1 << 17,
     /// `NFCF`: a filter's configuration is discovered, and there is none.
     NoFilterConfigFound = 1 << 18,
+    /// `DT`: the stream lived too long.
+    DurationTimeout = 1 << 19,
 }
 
 /// A set of [`ResponseFlag`]s; prints as `UF,URX`, or `-` when empty.
@@ -83,7 +85,7 @@ pub struct ResponseFlags(u32);
 
 impl ResponseFlags {
     /// Every flag with its letters, in the order they are printed.
-    pub const ALL: [(ResponseFlag, &'static str); 19] = [
+    pub const ALL: [(ResponseFlag, &'static str); 20] = [
         (ResponseFlag::NoHealthyUpstream, "UH"),
         (ResponseFlag::UpstreamConnectionFailure, "UF"),
         (ResponseFlag::UpstreamOverflow, "UO"),
@@ -98,6 +100,7 @@ impl ResponseFlags {
         (ResponseFlag::DownstreamProtocolError, "DPE"),
         (ResponseFlag::StreamIdleTimeout, "SI"),
         (ResponseFlag::NoFilterConfigFound, "NFCF"),
+        (ResponseFlag::DurationTimeout, "DT"),
         (ResponseFlag::LocalReset, "LR"),
         (ResponseFlag::DelayInjected, "DI"),
         (ResponseFlag::FaultInjected, "FI"),
@@ -230,6 +233,8 @@ pub struct StreamInfo {
     pub route_name: Option<Arc<str>>,
     /// Redirects that were followed, if any were.
     pub redirects: Option<Box<Redirects>>,
+    /// How long all of it may take, from `start`; `None` is for ever.
+    pub max_duration: Option<Duration>,
     /// How long nothing may move; `None` is for ever.
     pub idle_timeout: Option<Duration>,
     /// When the response's body must have been handed over.
@@ -267,6 +272,7 @@ impl StreamInfo {
             route_table: None,
             route_name: None,
             redirects: None,
+            max_duration: None,
             idle_timeout: None,
             response_deadline: None,
             ended: None,

@@ -135,6 +135,8 @@ pub(super) struct TrackedBody {
     body: Body,
     stream: Box<StreamInfo>,
     idle: Option<Deadline>,
+    /// The end of the stream's life, once it was looked for.
+    life: Option<Deadline>,
     in_flight: InFlight,
     /// How the body broke off, until that is told.
     broken: Option<Box<BodyError>>,
@@ -143,7 +145,7 @@ pub(super) struct TrackedBody {
 impl TrackedBody {
     pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
         stream.complete = body.is_end_stream();
-        Self { body, stream, idle: None, in_flight, broken: None }
+        Self { body, stream, idle: None, life: None, in_flight, broken: None }
     }
 
     fn deadlines(&self) -> &Deadlines {
@@ -157,6 +159,16 @@ impl TrackedBody {
         {
             self.stream.flags.set(ResponseFlag::UpstreamRequestTimeout);
             self.stream.details = "response_timeout";
+            return Poll::Ready(());
+        }
+        if let (None, Some(after)) = (&self.life, self.stream.max_duration) {
+            self.life = Some(self.deadlines().at(self.stream.start + after));
+        }
+        if let Some(life) = &mut self.life
+            && Pin::new(life).poll(cx).is_ready()
+        {
+            self.stream.flags.set(ResponseFlag::DurationTimeout);
+            self.stream.details = "max_duration_timeout";
             return Poll::Ready(());
         }
         if let (None, Some(timeout)) = (&self.idle, self.stream.idle_timeout) {

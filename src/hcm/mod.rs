@@ -119,6 +119,9 @@ impl OnStreamEnd for Hcm {
         if stream.flags.has(ResponseFlag::StreamIdleTimeout) {
             stats.downstream_rq_idle_timeout.inc();
         }
+        if stream.flags.has(ResponseFlag::DurationTimeout) {
+            stats.downstream_rq_max_duration_reached.inc();
+        }
         if !stream.complete && stream.flags.has(ResponseFlag::DownstreamConnectionTermination) {
             stats.downstream_rq_rx_reset.inc();
         }

@@ -46,6 +46,7 @@ pub(super) fn begin(
         stream.start_time = SystemTime::now();
     }
     stream.idle_timeout = config.timeouts.stream_idle;
+    stream.max_duration = config.timeouts.stream_duration;
     let mut body = Body::from(body);
     let first = match expects_continue(&head) && !config.proxy_100_continue {
         true => tell_to_go_on(&mut body),

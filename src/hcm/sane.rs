@@ -254,7 +254,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Names that only trusted callers may set; requests from outside lose them.
-const INTERNAL_ONLY: [&str; 19] = [
+const INTERNAL_ONLY: [&str; 20] = [
     "x-envoy-decorator-operation",
     "x-envoy-downstream-service-cluster",
     "x-envoy-downstream-service-node",
@@ -273,6 +273,7 @@ const INTERNAL_ONLY: [&str; 19] = [
     "x-envoy-retry-grpc-on",
     "x-envoy-retry-on",
     "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
     "x-envoy-upstream-rq-timeout-ms",
 ];
 

@@ -53,6 +53,8 @@ crate::stats! {
         counter downstream_rq_tx_reset,
         /// Streams on which nothing moved for too long.
         counter downstream_rq_idle_timeout,
+        /// Streams that lived too long.
+        counter downstream_rq_max_duration_reached,
         /// Requests that did not arrive in time.
         counter downstream_rq_timeout,
         /// Requests whose path has no normal form.

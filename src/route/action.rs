@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::duration::{GrpcTimeout, StreamDuration};
 use super::hash::HashPolicies;
 use super::host_rewrite::{HostRewrite, KeptHost, replace_host};
 use super::internal_redirect::InternalRedirectPolicy;
@@ -54,6 +55,8 @@ pub struct Forward {
 pub struct Extras {
     pub(super) mirrors: Box<[Arc<Mirror>]>,
     pub(super) internal_redirect: Option<InternalRedirectPolicy>,
+    pub(super) stream_duration: Option<StreamDuration>,
+    pub(super) grpc_timeout: Option<GrpcTimeout>,
 }
 
 impl Extras {
@@ -65,6 +68,25 @@ impl Extras {
     /// Which redirects of the upstream are followed, if any are.
     pub fn internal_redirect(&self) -> Option<&InternalRedirectPolicy> {
         self.internal_redirect.as_ref()
+    }
+
+    /// How long a stream may live, in place of what the connection manager says.
+    pub fn stream_duration(&self) -> Option<&StreamDuration> {
+        self.stream_duration.as_ref()
+    }
+
+    /// What goes before [`Forward::timeout`] for requests of gRPC.
+    pub fn grpc_timeout(&self) -> Option<&GrpcTimeout> {
+        self.grpc_timeout.as_ref()
+    }
+
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { mirrors, internal_redirect, stream_duration, grpc_timeout } = self;
+        mirrors.is_empty()
+            && internal_redirect.is_none()
+            && stream_duration.is_none()
+            && grpc_timeout.is_none()
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod action;
 mod compile;
+mod duration;
 pub mod hash;
 mod headers;
 mod host;
@@ -40,6 +41,7 @@ pub use action::{Action, DirectResponse, Extras, Forward};
 pub use compile::{
     CompileContext, CompileFilterOverride, header_addition, header_removal, response_additions,
 };
+pub use duration::{GrpcTimeout, StreamDuration};
 pub use headers::{Level as HeaderLevel, record_request};
 pub use host_rewrite::{HostValue, KeptHost, replace_host};
 pub use internal_redirect::{InternalRedirectPolicy, Step as RedirectStep};

@@ -1,10 +1,9 @@
 //! What a request must have beyond its path: headers, query parameters, gRPC, luck.
 
-use http::header::CONTENT_TYPE;
-
 use crate::config::matcher::{HeaderMatcher, StringMatcher};
 use crate::config::runtime::Fraction;
 use crate::exchange::RequestHead;
+use crate::exchange::headers::is_grpc;
 
 /// The conditions of one route; all must hold.
 #[derive(Debug)]
@@ -21,17 +20,10 @@ impl Predicates {
     /// Whether all conditions hold. `random` is the request's own: the same whenever it is called.
     pub(super) fn match_all(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> bool {
         self.fraction.is_none_or(|fraction| fraction.admits(random()))
-            && (!self.grpc || is_grpc(head))
+            && (!self.grpc || is_grpc(&head.headers))
             && self.headers.iter().all(|header| header.matches(head))
             && self.query.iter().all(|query| query.matches(head.uri.query().unwrap_or("")))
     }
-}
-
-/// Whether the request's body is gRPC: `application/grpc`, or that with a codec after a `+`.
-fn is_grpc(head: &RequestHead) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-    let suffix = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
-    matches!(suffix, Some([] | [b'+', ..]))
 }
 
 /// A condition on a query parameter. Only the first value of a repeated one counts, and nothing is
@@ -58,24 +50,6 @@ impl QueryMatcher {
         match &self.value {
             QueryValue::Present(present) => found.is_some() == *present,
             QueryValue::String(string) => found.is_some_and(|v| string.matches(v.as_bytes())),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_is_known_by_its_content_type() {
-        for (value, expected) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc-web", false),
-            ("text/plain", false),
-        ] {
-            let request = http::Request::post("/").header(CONTENT_TYPE, value).body(()).unwrap();
-            assert_eq!(is_grpc(&request.into_parts().0), expected, "{value}");
         }
     }
 }

@@ -52,6 +52,8 @@ mod retries;
 #[cfg(test)]
 mod robustness;
 #[cfg(test)]
+mod route_timeouts;
+#[cfg(test)]
 mod routes;
 #[cfg(test)]
 mod sessions;

@@ -9,12 +9,15 @@ use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::exchange::RequestHead;
+use crate::exchange::headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS;
 use crate::route::RetryOn;
 
 const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
 const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+const ALT_RESPONSE: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response");
 const PER_TRY_TIMEOUT: HeaderName =
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
@@ -28,7 +31,8 @@ pub(super) struct Asked {
     pub(super) on: RetryOn,
     /// `x-envoy-max-retries`, instead of the route's.
     pub(super) max_retries: Option<u32>,
-    /// `x-envoy-upstream-rq-timeout-ms`; zero is for ever.
+    /// `x-envoy-upstream-rq-timeout-ms`, or `x-envoy-expected-rq-timeout-ms` where that is respected;
+    /// zero is for ever.
     pub(super) timeout: Option<Duration>,
     /// `x-envoy-upstream-rq-per-try-timeout-ms`; zero is the whole timeout.
     pub(super) per_try_timeout: Option<Duration>,
@@ -36,16 +40,23 @@ pub(super) struct Asked {
     pub(super) hedge: Option<bool>,
     /// `x-envoy-retriable-status-codes`, in addition to the route's.
     pub(super) status_codes: SmallVec<[u16; 4]>,
+    /// `x-envoy-upstream-rq-timeout-alt-response`: a timeout is told by 204.
+    pub(super) alt_response: bool,
     /// `x-envoy-retriable-header-names`: answers with one of them, in addition to the route's.
     pub(super) headers: SmallVec<[HeaderName; 2]>,
 }
 
 impl Asked {
-    /// Takes the headers out of a request; `None`, at the cost of a glance, if it has none.
-    pub(super) fn take(head: &mut RequestHead) -> Option<Box<Self>> {
-        if !head.headers.keys().any(|name| is_asking(name.as_str())) {
+    /// Takes the headers out of a request; `None`, at the cost of a glance, if it has none. With
+    /// `expected`, what a proxy before this one says of the time goes before all.
+    pub(super) fn take(head: &mut RequestHead, expected: bool) -> Option<Box<Self>> {
+        let asks = |name: &HeaderName| {
+            is_asking(name.as_str()) || expected && *name == X_ENVOY_EXPECTED_RQ_TIMEOUT_MS
+        };
+        if !head.headers.keys().any(asks) {
             return None;
         }
+        let known = head.headers.get(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).filter(|_| expected).cloned();
         let mut take = |name: HeaderName| head.headers.remove(name);
         let mut on = RetryOn::default();
         each(take(RETRY_ON).as_ref(), |name| on |= RetryOn::http(name).unwrap_or_default());
@@ -53,7 +64,12 @@ impl Asked {
         let mut asked = Self {
             on,
             max_retries: number(take(MAX_RETRIES)),
-            timeout: number(take(RQ_TIMEOUT)).map(milliseconds),
+            timeout: number(match (known, take(RQ_TIMEOUT)) {
+                (Some(known), _) => Some(known),
+                (None, asked) => asked,
+            })
+            .map(milliseconds),
+            alt_response: take(ALT_RESPONSE).is_some(),
             per_try_timeout: number(take(PER_TRY_TIMEOUT)).map(milliseconds),
             hedge: number(take(HEDGE)),
             ..Self::default()
@@ -71,6 +87,7 @@ fn is_asking(name: &str) -> bool {
             RETRY_GRPC_ON,
             MAX_RETRIES,
             RQ_TIMEOUT,
+            ALT_RESPONSE,
             PER_TRY_TIMEOUT,
             HEDGE,
             STATUS_CODES,
@@ -118,7 +135,7 @@ mod tests {
             ("x-envoy-retriable-header-names", "X-Again"),
             ("x-envoy-external-address", "10.0.0.1"),
         ]);
-        let asked = Asked::take(&mut head).unwrap();
+        let asked = Asked::take(&mut head, false).unwrap();
         assert_eq!(asked.on, RetryOn::SERVER_ERROR | RetryOn::RESET | RetryOn::CANCELLED);
         assert_eq!((asked.max_retries, asked.per_try_timeout), (Some(4), None));
         assert_eq!(asked.timeout, Some(Duration::from_millis(1500)));
@@ -130,7 +147,25 @@ mod tests {
     #[test]
     fn a_request_that_asks_for_nothing_is_only_looked_at() {
         let mut head = head(&[("x-envoy-external-address", "10.0.0.1"), ("x-id", "1")]);
-        assert_eq!(Asked::take(&mut head), None);
+        assert_eq!(Asked::take(&mut head, false), None);
         assert_eq!(head.headers.len(), 2);
+    }
+
+    #[test]
+    fn a_proxy_before_this_one_says_how_long_if_it_is_respected() {
+        let names = ["x-envoy-expected-rq-timeout-ms", "x-envoy-upstream-rq-timeout-ms"];
+        let both = [(names[0], "100"), (names[1], "200")];
+        let timeout = |headers: &[(&str, &str)], expected| {
+            let mut head = head(headers);
+            let asked = Asked::take(&mut head, expected);
+            assert_eq!(head.headers.contains_key(names[0]), headers[0].0 == names[0]);
+            asked.and_then(|asked| asked.timeout).map(|timeout| timeout.as_millis())
+        };
+        assert_eq!(timeout(&both, true), Some(100));
+        assert_eq!(timeout(&both, false), Some(200));
+        assert_eq!(timeout(&both[1..], true), Some(200));
+        assert_eq!(timeout(&both[..1], true), Some(100));
+        assert_eq!(timeout(&both[..1], false), None);
+        assert_eq!(timeout(&[(names[0], "soon"), (names[1], "200")], true), None);
     }
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ pub(super) enum Failure {
     PerTry,
     /// Nothing came of the try for too long.
     PerTryIdle,
+    /// The stream has lived too long.
+    Duration,
 }
 
 impl From<Limit> for Failure {
@@ -58,6 +60,7 @@ impl From<Limit> for Failure {
             Limit::Idle => Self::Idle,
             Limit::PerTry => Self::PerTry,
             Limit::PerTryIdle => Self::PerTryIdle,
+            Limit::Duration => Self::Duration,
         }
     }
 }
@@ -133,11 +136,14 @@ impl Answer {
 
 impl Failure {
     /// The answer to give instead, or a reset if the client is to blame. Timeouts are counted here.
+    /// With `alt_response` a timeout is told by 204 (`x-envoy-upstream-rq-timeout-alt-response`).
     pub(super) fn into_response(
         self,
         mut stream: Box<StreamInfo>,
         cluster: &Cluster,
+        alt_response: bool,
     ) -> Result<Response, StreamReset> {
+        let is_timeout = matches!(self, Self::Timeout | Self::PerTry | Self::PerTryIdle);
         let reply = match self {
             Self::Upstream(UpstreamError::RequestBody(RequestBodyError::Connection)) => {
                 // The client left while it was sending: nobody is there to be answered.
@@ -153,6 +159,11 @@ impl Failure {
             Self::Idle => LocalReply::stream_idle_timeout(true),
             Self::PerTry => LocalReply::per_try_timeout(),
             Self::PerTryIdle => LocalReply::per_try_idle_timeout(),
+            Self::Duration => LocalReply::max_duration(stream.request_complete()),
+        };
+        let reply = match (alt_response, is_timeout) {
+            (true, true) => reply.with_bare_status(StatusCode::NO_CONTENT),
+            _ => reply,
         };
         cluster.stats.count_response(reply.status());
         Ok(reply.into_response(stream))

@@ -59,7 +59,7 @@ impl Hedge {
                 return Poll::Pending;
             };
             let failed = (Arc::clone(host), Err(limit.into()));
-            if !matches!(limit, Limit::Idle) {
+            if !matches!(limit, Limit::Idle | Limit::Duration) {
                 judged_by.judge(host, Judged::Timeout);
             }
             if matches!(limit, Limit::PerTry) {

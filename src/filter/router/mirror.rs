@@ -96,7 +96,7 @@ impl Shadow {
             Ok(answer) => answer.into_response(stream, timers, false),
             Err(failure) => {
                 // Counts what there is to count; the answer is for nobody.
-                drop(failure.into_response(stream, cluster.cluster()));
+                drop(failure.into_response(stream, cluster.cluster(), false));
                 return;
             }
         };

@@ -43,10 +43,11 @@ pub(super) const REGISTRATION: Registration = Registration {
     config_type: "envoy.extensions.filters.http.router.v3.Router",
     terminal: true,
     compile: |config, cx| {
-        let proto::Router { suppress_envoy_headers } =
+        let proto::Router { suppress_envoy_headers, respect_expected_rq_timeout } =
             unpack(config).map_err(|e| Fault::Undecodable(e.to_string()))?;
         Ok(Arc::new(RouterConfig {
             envoy_headers: !suppress_envoy_headers,
+            respect_expected: respect_expected_rq_timeout,
             stat_prefix: Arc::clone(&cx.stat_prefix),
         }))
     },
@@ -56,6 +57,8 @@ pub(super) const REGISTRATION: Registration = Registration {
 struct RouterConfig {
     /// Tell upstreams and clients of timeouts and service times by `x-envoy-` headers.
     envoy_headers: bool,
+    /// A proxy before this one says in `x-envoy-expected-rq-timeout-ms` how long a request may take.
+    respect_expected: bool,
     /// `HttpConnectionManager.stat_prefix`
     stat_prefix: Arc<str>,
 }
@@ -139,7 +142,7 @@ impl Router {
             Some(policies) => policies.hash(&head, &stream.downstream.remote_ip, rand::random),
             None => Hashed::default(),
         };
-        let asked = Asked::take(&mut head);
+        let asked = Asked::take(&mut head, self.config.respect_expected);
         if forward.retry_policy().is_some() || forward.extras().is_some() || asked.is_some() {
             let request = Request { head, body, stream };
             let wanted = Wanted { route, forward, asked: asked.as_deref(), hash: hashed.hash };
@@ -166,11 +169,11 @@ impl Router {
         let Ok(permit) = cluster.admit(forward.priority()) else {
             return Ok(refuse(&cluster, LocalReply::overflow(), stream));
         };
-        let mut timers = Timers::new(&self.cx.deadlines, Times::of(forward, None));
+        let mut timers = Timers::new(&self.cx.deadlines, Times::of(forward));
         let attempt = Attempt { cluster: &cluster, host: &host, stream: &stream };
         let mut response = match attempt.run(head, body, permit, &mut timers).await {
             Ok(answer) => answer.into_response(stream, timers, self.config.envoy_headers),
-            Err(failure) => failure.into_response(stream, cluster.cluster())?,
+            Err(failure) => failure.into_response(stream, cluster.cluster(), false)?,
         };
         if route.include_attempt_count_in_response() {
             response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));

@@ -90,7 +90,7 @@ impl<'a> Plan<'a> {
                 _ => RetryOn::default(),
             },
             Failure::PerTry | Failure::PerTryIdle => RetryOn::default(),
-            Failure::Timeout | Failure::Idle => return false,
+            Failure::Timeout | Failure::Idle | Failure::Duration => return false,
         };
         self.on.has(any | more)
     }

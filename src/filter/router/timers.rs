@@ -23,6 +23,8 @@ pub(super) enum Limit {
     PerTry,
     /// Nothing came of a try for too long.
     PerTryIdle,
+    /// The stream has lived too long.
+    Duration,
 }
 
 /// How long an exchange and each of its tries may take; `None` is for ever.
@@ -39,13 +41,22 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// What the route says, or the request in its place. A try has no time of its own if it may
-    /// take as long as all.
-    pub(super) fn of(forward: &Forward, asked: Option<&Asked>) -> Self {
+    /// What the route says.
+    pub(super) fn of(forward: &Forward) -> Self {
+        Self::within(forward.timeout(), forward, None)
+    }
+
+    /// What the request says in place of the route, whose timeout is `whole`. A try has no time of its
+    /// own if it may take as long as all.
+    pub(super) fn within(
+        whole: Option<Duration>,
+        forward: &Forward,
+        asked: Option<&Asked>,
+    ) -> Self {
         let some = |time: Duration| (!time.is_zero()).then_some(time);
         let whole = match asked.and_then(|asked| asked.timeout) {
             Some(timeout) => some(timeout),
-            None => forward.timeout(),
+            None => whole,
         };
         let per_try = match asked.and_then(|asked| asked.per_try_timeout) {
             Some(timeout) => some(timeout),
@@ -65,12 +76,14 @@ pub(super) struct Timers<'a> {
     /// When the request was complete.
     complete: Option<Instant>,
     exchange: Option<(Deadline, Limit)>,
+    /// The end of the stream's life, once it was looked for.
+    life: Option<Deadline>,
     attempt: Option<(Deadline, Limit)>,
 }
 
 impl<'a> Timers<'a> {
     pub(super) fn new(deadlines: &'a Deadlines, times: Times) -> Self {
-        Self { deadlines, times, complete: None, exchange: None, attempt: None }
+        Self { deadlines, times, complete: None, exchange: None, life: None, attempt: None }
     }
 
     /// Another try begins, or the one under way is over.
@@ -85,6 +98,13 @@ impl<'a> Timers<'a> {
         stream: &StreamInfo,
         trying: bool,
     ) -> Poll<Limit> {
+        if let Some(after) = stream.max_duration {
+            let deadlines = self.deadlines;
+            let life = self.life.get_or_insert_with(|| deadlines.at(stream.start + after));
+            if Pin::new(life).poll(cx).is_ready() {
+                return Poll::Ready(Limit::Duration);
+            }
+        }
         if self.complete.is_none() {
             let start = match &stream.request_body {
                 // After a redirect it is as if the client had asked anew.

@@ -22,7 +22,8 @@ use super::replay::Replay;
 use super::retry::Plan;
 use super::timers::{Timers, Times};
 use super::{Router, refuse};
-use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS};
+use crate::exchange::grpc_timeout;
+use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, is_grpc};
 use crate::exchange::{
     LocalReply, Request, RequestHead, Response, ResponseFlag, StreamInfo, StreamReset,
 };
@@ -54,7 +55,7 @@ impl Router {
     ) -> Result<Response, StreamReset> {
         let Wanted { route, forward, asked, hash } = *wanted;
         let Request { mut head, body, mut stream } = request;
-        let times = Times::of(forward, asked);
+        let times = self.times(&mut head, &mut stream, forward, asked);
         let mut plan = Plan::new(forward.retry_policy(), asked, &head);
         let metadata = forward.metadata_match();
         let pinned = stream.override_host.take();
@@ -212,12 +213,37 @@ impl Router {
                 let answer = answer.watched(&timers, &cluster);
                 answer.into_response(stream, timers, self.config.envoy_headers)
             }
-            Ended::Tried(Err(failure)) => failure.into_response(stream, cluster.cluster())?,
+            Ended::Tried(Err(failure)) => {
+                let alt_response = asked.is_some_and(|asked| asked.alt_response);
+                failure.into_response(stream, cluster.cluster(), alt_response)?
+            }
         };
         if route.include_attempt_count_in_response() {
             response.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
         }
         Ok(response)
+    }
+
+    /// How long all of it may take, by the route, by what the request asks for, and by what its client
+    /// says in `grpc-timeout`, as far as the route goes by that.
+    fn times(
+        &self,
+        head: &mut RequestHead,
+        stream: &mut StreamInfo,
+        forward: &Forward,
+        asked: Option<&Asked>,
+    ) -> Times {
+        let extras = forward.extras();
+        if let Some(duration) = extras.and_then(Extras::stream_duration) {
+            stream.max_duration = duration.limit(head, stream.max_duration);
+        }
+        let grpc = extras.and_then(Extras::grpc_timeout).filter(|_| is_grpc(&head.headers));
+        let Some(grpc) = grpc else { return Times::within(forward.timeout(), forward, asked) };
+        let times = Times::within(grpc.limit(head), forward, asked);
+        if let Some(expected) = times.per_try.or(times.whole) {
+            grpc_timeout::write(&mut head.headers, expected);
+        }
+        times
     }
 
     /// Tells the upstream how long it has.

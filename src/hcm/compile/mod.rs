@@ -148,6 +148,8 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// A stream on which nothing moves.
     pub stream_idle: Option<Duration>,
+    /// All of a request and its response, unless the route says otherwise.
+    pub stream_duration: Option<Duration>,
     /// From a request's first byte to its last.
     pub request: Option<Duration>,
     /// From a request's first byte to the end of its head.
@@ -264,6 +266,7 @@ pub fn compile(
         timeouts: Timeouts {
             idle: common.idle,
             stream_idle,
+            stream_duration: common.max_stream_duration,
             request,
             request_headers,
             max_connection_duration: common.max_connection_duration,

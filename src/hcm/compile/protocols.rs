@@ -14,6 +14,7 @@ const CONNECTION_IDLE: Option<Duration> = Some(Duration::from_secs(3600));
 pub(super) struct Common {
     pub(super) idle: Option<Duration>,
     pub(super) max_connection_duration: Option<Duration>,
+    pub(super) max_stream_duration: Option<Duration>,
     pub(super) max_headers_count: u32,
     pub(super) max_requests_per_connection: Option<u32>,
     pub(super) underscores: Underscores,
@@ -23,6 +24,7 @@ pub(super) fn compile_common(options: core::HttpProtocolOptions) -> Result<Commo
     let core::HttpProtocolOptions {
         idle_timeout,
         max_connection_duration,
+        max_stream_duration,
         max_headers_count,
         max_requests_per_connection,
         headers_with_underscores_action,
@@ -30,6 +32,7 @@ pub(super) fn compile_common(options: core::HttpProtocolOptions) -> Result<Commo
     let mut errors = Errors::new();
     let idle = errors.take(timeout(idle_timeout, CONNECTION_IDLE).at("idle_timeout"));
     let life = errors.take(timeout(max_connection_duration, None).at("max_connection_duration"));
+    let stream = errors.take(timeout(max_stream_duration, None).at("max_stream_duration"));
     let headers = max_headers_count.unwrap_or(100);
     errors.take(fields::in_range(headers, 1..=u32::MAX).at("max_headers_count"));
     let underscores = fields::enumeration(headers_with_underscores_action);
@@ -38,6 +41,7 @@ pub(super) fn compile_common(options: core::HttpProtocolOptions) -> Result<Commo
     Ok(Common {
         idle: idle.flatten(),
         max_connection_duration: life.flatten(),
+        max_stream_duration: stream.flatten(),
         max_headers_count: headers,
         max_requests_per_connection: max_requests_per_connection.filter(|requests| *requests > 0),
         underscores: match underscores.unwrap_or_default() {

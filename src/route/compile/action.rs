@@ -19,6 +19,7 @@ use crate::exchange::RoutingPriority;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::route::v3 as proto;
 use crate::route::action::{Action, ClusterSource, Extras, Forward, Timeout};
+use crate::route::duration::{GrpcTimeout, StreamDuration};
 use crate::route::host_rewrite::HostRewrite;
 use crate::route::tree::PathPattern;
 
@@ -94,6 +95,9 @@ fn forward(
         host_rewrite_specifier,
         request_mirror_policies,
         internal_redirect_policy,
+        max_stream_duration,
+        max_grpc_timeout,
+        grpc_timeout_offset,
     } = action;
     let mut errors = Errors::new();
     let path = PathFields {
@@ -104,6 +108,12 @@ fn forward(
     let path = errors.take(rewrite::path(path, pattern)).flatten().map(Box::new);
     let limit = timeout.as_ref().map(fields::duration).transpose().at("timeout");
     let limit = errors.take(limit).flatten().unwrap_or(DEFAULT_TIMEOUT);
+    let stream_duration = max_stream_duration.map(stream_duration).transpose();
+    let stream_duration = errors.take(stream_duration.at("max_stream_duration")).flatten();
+    // Where streams have a duration the older fields do not count.
+    let limit = if stream_duration.is_some() { Duration::ZERO } else { limit };
+    let grpc_timeout = errors.take(grpc_timeout(max_grpc_timeout, grpc_timeout_offset)).flatten();
+    let grpc_timeout = grpc_timeout.filter(|_| stream_duration.is_none());
     let idle_timeout = idle_timeout.as_ref().map(fields::duration).transpose().at("idle_timeout");
     let idle_timeout = errors.take(idle_timeout).flatten();
     let priority = match errors.take(fields::enumeration(priority).at("priority")) {
@@ -126,8 +136,8 @@ fn forward(
     let mirrors: Box<[_]> = errors.take(mirrors).unwrap_or_default().into();
     let redirects = internal_redirect_policy.map(internal_redirect::compile).transpose();
     let internal_redirect = errors.take(redirects.at("internal_redirect_policy")).flatten();
-    let extras = (!mirrors.is_empty() || internal_redirect.is_some())
-        .then(|| Arc::new(Extras { mirrors, internal_redirect }));
+    let extras = Extras { mirrors, internal_redirect, stream_duration, grpc_timeout };
+    let extras = (!extras.is_empty()).then(|| Arc::new(extras));
     let timeout = shared.timeout(limit);
     let wanted = metadata_match.and_then(for_balancing);
     let metadata =
@@ -195,6 +205,39 @@ impl Shared<'_> {
         });
         Arc::clone(made)
     }
+}
+
+fn optional_duration(duration: Option<prost_types::Duration>) -> Result<Option<Duration>, Errors> {
+    duration.as_ref().map(fields::duration).transpose()
+}
+
+fn stream_duration(
+    message: proto::route_action::MaxStreamDuration,
+) -> Result<StreamDuration, Errors> {
+    let proto::route_action::MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = message;
+    let mut errors = Errors::new();
+    let most = errors.take(optional_duration(max_stream_duration).at("max_stream_duration"));
+    let grpc_most = optional_duration(grpc_timeout_header_max).at("grpc_timeout_header_max");
+    let grpc_most = errors.take(grpc_most);
+    let offset = optional_duration(grpc_timeout_header_offset).at("grpc_timeout_header_offset");
+    let grpc_offset = errors.take(offset).flatten().unwrap_or_default();
+    errors.finish()?;
+    Ok(StreamDuration { most: most.flatten(), grpc_most: grpc_most.flatten(), grpc_offset })
+}
+
+fn grpc_timeout(
+    most: Option<prost_types::Duration>,
+    offset: Option<prost_types::Duration>,
+) -> Result<Option<GrpcTimeout>, Errors> {
+    let mut errors = Errors::new();
+    let most = errors.take(optional_duration(most).at("max_grpc_timeout")).flatten();
+    let offset = errors.take(optional_duration(offset).at("grpc_timeout_offset")).flatten();
+    errors.finish()?;
+    Ok(most.map(|most| GrpcTimeout { most, offset: offset.unwrap_or_default() }))
 }
 
 /// The part of metadata that balancers read.

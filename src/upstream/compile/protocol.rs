@@ -128,6 +128,7 @@ fn common_options(
         max_headers_count,
         max_connection_duration,
         max_requests_per_connection,
+        max_stream_duration,
         // For what clients send alone, as the API says of it.
         headers_with_underscores_action: _,
     } = proto;
@@ -135,6 +136,10 @@ fn common_options(
     let mut duration = |value: Option<prost_types::Duration>, field: &'static str| {
         value.and_then(|value| errors.take(fields::duration(&value).at(field)))
     };
+    if duration(max_stream_duration, "max_stream_duration").is_some_and(|most| !most.is_zero()) {
+        let reason = "not supported here; use max_stream_duration of a route";
+        return Err(Errors::from(Fault::unsupported(reason)).at("max_stream_duration"));
+    }
     // 0 switches both off, as in Envoy.
     if let Some(timeout) = duration(idle_timeout, "idle_timeout") {
         settings.idle_timeout = (!timeout.is_zero()).then_some(timeout);
