@@ -58,7 +58,7 @@ pub(super) fn begin(
     let local_replies = config.local_replies.as_ref();
     stream.local_replies = local_replies.map(|form| Arc::clone(form) as _);
 
-    let sane = make_sane(&mut head, config, &handle.downstream);
+    let sane = make_sane(&mut head, config, &mut stream);
     if config.access_logs.needs_request() || local_replies.is_some_and(|form| form.needs_request())
     {
         stream.request = Some(Box::new(record(&head)));
