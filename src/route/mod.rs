@@ -23,6 +23,7 @@ mod policy;
 mod predicate;
 mod redirect;
 mod rewrite;
+mod stats;
 mod template;
 mod tree;
 
@@ -47,11 +48,13 @@ pub use mirror::Mirror;
 pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy};
 pub use redirect::Redirect;
 pub use rewrite::X_ENVOY_ORIGINAL_PATH;
+pub use stats::{RequestCounts, RequestStats};
 
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};
 use headers::Mutations;
 use host::Domains;
 use predicate::Predicates;
+use stats::VirtualClusters;
 use tree::{Asked, PathIndex};
 
 /// Every route table by name.
@@ -249,6 +252,7 @@ pub struct Route {
     action: Action,
     overrides: Option<Arc<Overrides>>,
     mutations: Option<Arc<Mutations>>,
+    stats: Option<Arc<RequestStats>>,
 }
 
 /// What a virtual host says about requests of all its routes.
@@ -257,6 +261,7 @@ struct VirtualHost {
     name: Arc<str>,
     include_request_attempt_count: bool,
     include_attempt_count_in_response: bool,
+    virtual_clusters: Option<Box<VirtualClusters>>,
 }
 
 /// What a route says about one filter.
@@ -303,6 +308,16 @@ impl Route {
     pub fn filter_override(&self, filter: &str) -> Option<&FilterOverride> {
         let Overrides(overrides) = self.overrides.as_deref()?;
         overrides.iter().find(|(name, _)| **name == *filter).map(|(_, found)| found)
+    }
+
+    /// Where a request counts beside its cluster.
+    pub fn counts(&self, head: &RequestHead) -> RequestCounts {
+        let mut counts = RequestCounts::default();
+        if let Some(clusters) = &self.host.virtual_clusters {
+            counts.0.push(Arc::clone(clusters.find(head)));
+        }
+        counts.0.extend(self.stats.clone());
+        counts
     }
 
     /// Whether the upstream is told which try of the request it gets.

@@ -10,6 +10,7 @@ use nuncio::config::runtime::Runtime;
 use nuncio::config::{Errors, Fault};
 use nuncio::proto::envoy::config::route::v3 as proto;
 use nuncio::route::{CompileContext, RouteTable};
+use nuncio::telemetry::Telemetry;
 
 fn table(routes: usize) -> proto::RouteConfiguration {
     let route = |n: usize| proto::Route {
@@ -42,8 +43,11 @@ fn compile(table: proto::RouteConfiguration) -> RouteTable {
         Err(Errors::from(Fault::UnknownExtension(any.type_url.clone())))
     };
     let runtime = Runtime::default();
-    let cx =
-        CompileContext { compile_filter_override: &compile_filter_override, runtime: &runtime };
+    let cx = CompileContext {
+        compile_filter_override: &compile_filter_override,
+        runtime: &runtime,
+        telemetry: &Telemetry::default(),
+    };
     RouteTable::compile(table, &cx).expect("the table is well formed")
 }
 

@@ -27,7 +27,7 @@ use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOU
 use crate::exchange::{
     LocalReply, Request, RequestHead, Response, ResponseFlag, StreamInfo, StreamReset,
 };
-use crate::route::{Extras, Forward, Route};
+use crate::route::{Extras, Forward, RequestCounts, Route};
 use crate::upstream::{Host, LbContext, LocalCluster, Permit};
 
 /// The route of a request, and what the request asks for itself.
@@ -37,6 +37,8 @@ pub(super) struct Wanted<'a> {
     pub(super) asked: Option<&'a Asked>,
     /// By which its host is chosen.
     pub(super) hash: Option<u64>,
+    /// Where it counts beside its cluster.
+    pub(super) counts: &'a RequestCounts,
 }
 
 /// How a try ended for good.
@@ -53,7 +55,7 @@ impl Router {
         request: Request,
         wanted: &Wanted<'_>,
     ) -> Result<Response, StreamReset> {
-        let Wanted { route, forward, asked, hash } = *wanted;
+        let Wanted { route, forward, asked, hash, counts } = *wanted;
         let Request { mut head, body, mut stream } = request;
         let times = self.times(&mut head, &mut stream, forward, asked);
         let mut plan = Plan::new(forward.retry_policy(), asked, &head);
@@ -135,6 +137,7 @@ impl Router {
             if !again {
                 if retry.is_some() {
                     stats.upstream_rq_retry_success.inc();
+                    counts.each(|stats| stats.upstream_rq_retry_success.inc());
                 }
                 break Ended::Tried(outcome);
             }
@@ -147,7 +150,8 @@ impl Router {
             }
             // The last retry is over, and makes room for this one.
             drop(retry.take());
-            let permit = self.may_try_again(&cluster, (plan, &replay), forward, &mut stream);
+            let permit =
+                self.may_try_again(&cluster, (plan, &replay), (forward, counts), &mut stream);
             let Some(permit) = permit else {
                 let Some(hedge) = &mut hedge else { break Ended::Tried(outcome) };
                 let rescued = hedge.rescue(plan, &mut timers, &stream).await;
@@ -269,7 +273,7 @@ impl Router {
         &self,
         cluster: &LocalCluster,
         (plan, replay): (&mut Plan<'_>, &Replay),
-        forward: &Forward,
+        (forward, counts): (&Forward, &RequestCounts),
         stream: &mut StreamInfo,
     ) -> Option<Permit> {
         if !replay.rewind() {
@@ -277,13 +281,18 @@ impl Router {
         }
         let Some(remaining) = plan.remaining.checked_sub(1) else {
             cluster.cluster().stats.upstream_rq_retry_limit_exceeded.inc();
+            counts.each(|stats| stats.upstream_rq_retry_limit_exceeded.inc());
             stream.flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
             return None;
         };
         plan.remaining = remaining;
         let permit = cluster.admit_retry(forward.priority());
-        if permit.is_err() {
-            stream.flags.set(ResponseFlag::UpstreamOverflow);
+        match permit {
+            Ok(_) => counts.each(|stats| stats.upstream_rq_retry.inc()),
+            Err(_) => {
+                counts.each(|stats| stats.upstream_rq_retry_overflow.inc());
+                stream.flags.set(ResponseFlag::UpstreamOverflow);
+            }
         }
         permit.ok()
     }

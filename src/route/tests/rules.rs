@@ -107,7 +107,12 @@ fn runtime_keys_go_before_shares_and_weights() {
     let runtime = Runtime::compile(&from_json(layers).unwrap().message).unwrap();
     let nothing =
         |_: &str, any: &ProtoAny| Err(Errors::from(Fault::UnknownExtension(any.type_url.clone())));
-    let cx = CompileContext { compile_filter_override: &nothing, runtime: &runtime };
+    let telemetry = Telemetry::default();
+    let cx = CompileContext {
+        compile_filter_override: &nothing,
+        runtime: &runtime,
+        telemetry: &telemetry,
+    };
     let share = |key: &str, percent: u32| {
         json!({ "prefix": format!("/{key}"), "runtime_fraction": {
             "runtime_key": key, "default_value": { "numerator": percent },
