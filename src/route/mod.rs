@@ -103,6 +103,7 @@ pub struct RouteTable {
     domains: Domains,
     hosts: Box<[HostRoutes]>,
     ignore_port: bool,
+    ignore_path_parameters: bool,
     internal_only_headers: Box<[HeaderName]>,
     cluster_names: Box<[Arc<str>]>,
 }
@@ -186,7 +187,7 @@ impl RouteTable {
             return Some(Arc::clone(&to_tls.route));
         }
         let random = Lazy::new(random);
-        let found = host.paths.first(asked(head), |position| {
+        let found = host.paths.first(self.asked(head), |position| {
             let predicates = &host.entries[position as usize].predicates;
             predicates.as_ref().is_none_or(|predicates| predicates.match_all(head, || random.get()))
         })?;
@@ -194,6 +195,23 @@ impl RouteTable {
             Target::One(route) => Some(Arc::clone(route)),
             Target::Weighted(weighted) => weighted.draw(head, || random.get()).cloned(),
         }
+    }
+
+    /// What of a request's target routes match. A `CONNECT` has no path, unless it is for a protocol
+    /// within HTTP/2 (RFC 8441), which makes it a request like others.
+    fn asked<'h>(&self, head: &'h RequestHead) -> Asked<'h> {
+        let connect = head.method == Method::CONNECT
+            && head.extensions.get::<hyper::ext::Protocol>().is_none();
+        let mut path = match connect && head.uri.path_and_query().is_none() {
+            true => "",
+            false => head.uri.path(),
+        };
+        if self.ignore_path_parameters
+            && let Some((before, _)) = path.split_once(';')
+        {
+            path = before;
+        }
+        Asked { path, connect }
     }
 
     /// Headers that requests from outside must not have (`internal_only_headers`).
@@ -206,18 +224,6 @@ impl RouteTable {
     pub fn cluster_names(&self) -> &[Arc<str>] {
         &self.cluster_names
     }
-}
-
-/// What of a request's target routes match. A `CONNECT` has no path, unless it is for a protocol
-/// within HTTP/2 (RFC 8441), which makes it a request like others.
-fn asked(head: &RequestHead) -> Asked<'_> {
-    let connect =
-        head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none();
-    let path = match connect && head.uri.path_and_query().is_none() {
-        true => "",
-        false => head.uri.path(),
-    };
-    Asked { path, connect }
 }
 
 /// Whether the request comes from our own side, as whoever knows it has written down.
@@ -261,6 +267,7 @@ struct VirtualHost {
     name: Arc<str>,
     include_request_attempt_count: bool,
     include_attempt_count_in_response: bool,
+    include_is_timeout_retry: bool,
     virtual_clusters: Option<Box<VirtualClusters>>,
 }
 
@@ -323,6 +330,11 @@ impl Route {
     /// Whether the upstream is told which try of the request it gets.
     pub fn include_request_attempt_count(&self) -> bool {
         self.host.include_request_attempt_count
+    }
+
+    /// Whether the upstream is told if it gets a request again because the last try took too long.
+    pub fn include_is_timeout_retry(&self) -> bool {
+        self.host.include_is_timeout_retry
     }
 
     /// Whether the client is told how many tries were made.

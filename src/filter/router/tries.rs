@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ use crate::exchange::{
 };
 use crate::route::{Extras, Forward, RequestCounts, Route};
 use crate::upstream::{Host, LbContext, LocalCluster, Permit};
+
+const X_ENVOY_IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 
 /// The route of a request, and what the request asks for itself.
 pub(super) struct Wanted<'a> {
@@ -93,6 +95,8 @@ impl Router {
         let mut count = 1u32;
         // Priorities that were tried, by bit.
         let mut left_out = 0;
+        // Whether the last try took too long.
+        let mut was_late = false;
         // Held until it is known what the retry came to.
         let mut retry: Option<Permit> = None;
         let ended = loop {
@@ -104,6 +108,9 @@ impl Router {
             let mut copy = head.clone();
             if route.include_request_attempt_count() {
                 copy.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
+            }
+            if count > 1 {
+                self.announce_retry(&mut copy, route, (times, timers.elapsed()), was_late);
             }
             self.rewrite_host(&mut copy, &mut stream, forward, &host);
             let outcome = match (&mut hedge, &plan) {
@@ -125,6 +132,7 @@ impl Router {
                 Err(Failure::PerTryIdle) => Some(&stats.upstream_rq_per_try_idle_timeout),
                 _ => None,
             };
+            was_late = own_timeout.is_some();
             if let Some(counter) = own_timeout {
                 counter.inc();
                 host.stats.rq_timeout.inc();
@@ -195,6 +203,9 @@ impl Router {
             };
             count += 1;
         };
+        if limit > 0 && replay.is_gone() {
+            cluster.cluster().stats.retry_or_shadow_abandoned.inc();
+        }
         let mut response = match ended {
             Ended::Refused(reply) => return Ok(refuse(&cluster, reply, stream)),
             Ended::Tried(Ok(answer)) => {
@@ -266,6 +277,26 @@ impl Router {
             None => return,
         };
         head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected);
+    }
+
+    /// Tells the upstream how long another try has, and why there is one.
+    fn announce_retry(
+        &self,
+        head: &mut RequestHead,
+        route: &Route,
+        (times, elapsed): (Times, Duration),
+        was_late: bool,
+    ) {
+        if let Some(whole) = times.whole.filter(|_| self.config.envoy_headers) {
+            let left = whole.saturating_sub(elapsed).max(Duration::from_millis(1));
+            let expected = times.per_try.map_or(left, |per_try| per_try.min(left));
+            let expected = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+            head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(expected));
+        }
+        if route.include_is_timeout_retry() {
+            let was_late = HeaderValue::from_static(if was_late { "true" } else { "false" });
+            head.headers.insert(X_ENVOY_IS_TIMEOUT_RETRY, was_late);
+        }
     }
 
     /// Leave to try once more, which goes back when the try is over.

@@ -166,6 +166,7 @@ impl RouteTable {
             max_direct_response_body_size_bytes,
             request_mirror_policies,
             ignore_port_in_host_matching,
+            ignore_path_parameters_in_path_matching,
             typed_per_filter_config,
         } = table;
         let mut errors = Errors::new();
@@ -215,6 +216,7 @@ impl RouteTable {
             domains,
             hosts: hosts.into(),
             ignore_port: ignore_port_in_host_matching,
+            ignore_path_parameters: ignore_path_parameters_in_path_matching,
             internal_only_headers,
             cluster_names,
         })
@@ -254,6 +256,7 @@ fn virtual_host(
         hedge_policy,
         per_request_buffer_limit_bytes,
         include_attempt_count_in_response,
+        include_is_timeout_retry_header,
         virtual_clusters,
         request_mirror_policies,
         request_body_buffer_limit,
@@ -283,6 +286,7 @@ fn virtual_host(
         name,
         include_request_attempt_count,
         include_attempt_count_in_response,
+        include_is_timeout_retry: include_is_timeout_retry_header,
         virtual_clusters,
     });
     let mut patterns = Vec::with_capacity(routes.len());

@@ -133,6 +133,26 @@ fn runtime_keys_go_before_shares_and_weights() {
 }
 
 #[test]
+fn parameters_of_a_path_may_be_ignored() {
+    let message = |ignore: bool| {
+        json!({
+            "name": "t",
+            "ignore_path_parameters_in_path_matching": ignore,
+            "virtual_hosts": [{ "name": "h", "domains": ["*"], "routes": [
+                { "match": { "path": "/a" }, "route": { "cluster": "exact", "prefix_rewrite": "/b" } },
+                { "match": { "prefix": "/" }, "route": { "cluster": "rest" } },
+            ] }],
+        })
+    };
+    for (ignore, expected) in [(true, "exact"), (false, "rest")] {
+        let table = compile(from_json(message(ignore)).unwrap().message).unwrap();
+        let head = get("a.test", "/a;v=1/x?q=;");
+        assert_eq!(&*cluster(&table, &head, 0).unwrap(), expected);
+        assert_eq!(&*cluster(&table, &get("a.test", "/a?q=;"), 0).unwrap(), "exact");
+    }
+}
+
+#[test]
 fn connect_has_routes_of_its_own() {
     let table = routes(json!([
         { "match": { "prefix": "/" }, "route": { "cluster": "a" } },
