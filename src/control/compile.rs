@@ -94,6 +94,7 @@ impl Compilers {
         let cx = route::CompileContext {
             compile_filter_override: &compile_override,
             runtime: &self.runtime,
+            telemetry: &self.listener.telemetry,
         };
         RouteTable::compile(proto, &cx)
     }

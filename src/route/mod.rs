@@ -23,6 +23,7 @@ mod policy;
 mod predicate;
 mod redirect;
 mod rewrite;
+mod stats;
 mod template;
 mod tree;
 
@@ -49,11 +50,13 @@ pub use mirror::Mirror;
 pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, RetryPolicy};
 pub use redirect::Redirect;
 pub use rewrite::X_ENVOY_ORIGINAL_PATH;
+pub use stats::{RequestCounts, RequestStats};
 
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};
 use headers::Mutations;
 use host::Domains;
 use predicate::Predicates;
+use stats::VirtualClusters;
 use tree::{Asked, PathIndex};
 
 /// Every route table by name.
@@ -102,6 +105,7 @@ pub struct RouteTable {
     domains: Domains,
     hosts: Box<[HostRoutes]>,
     ignore_port: bool,
+    ignore_path_parameters: bool,
     internal_only_headers: Box<[HeaderName]>,
     cluster_names: Box<[Arc<str>]>,
 }
@@ -185,7 +189,7 @@ impl RouteTable {
             return Some(Arc::clone(&to_tls.route));
         }
         let random = Lazy::new(random);
-        let found = host.paths.first(asked(head), |position| {
+        let found = host.paths.first(self.asked(head), |position| {
             let predicates = &host.entries[position as usize].predicates;
             predicates.as_ref().is_none_or(|predicates| predicates.match_all(head, || random.get()))
         })?;
@@ -193,6 +197,23 @@ impl RouteTable {
             Target::One(route) => Some(Arc::clone(route)),
             Target::Weighted(weighted) => weighted.draw(head, || random.get()).cloned(),
         }
+    }
+
+    /// What of a request's target routes match. A `CONNECT` has no path, unless it is for a protocol
+    /// within HTTP/2 (RFC 8441), which makes it a request like others.
+    fn asked<'h>(&self, head: &'h RequestHead) -> Asked<'h> {
+        let connect = head.method == Method::CONNECT
+            && head.extensions.get::<hyper::ext::Protocol>().is_none();
+        let mut path = match connect && head.uri.path_and_query().is_none() {
+            true => "",
+            false => head.uri.path(),
+        };
+        if self.ignore_path_parameters
+            && let Some((before, _)) = path.split_once(';')
+        {
+            path = before;
+        }
+        Asked { path, connect }
     }
 
     /// Headers that requests from outside must not have (`internal_only_headers`).
@@ -205,18 +226,6 @@ impl RouteTable {
     pub fn cluster_names(&self) -> &[Arc<str>] {
         &self.cluster_names
     }
-}
-
-/// What of a request's target routes match. A `CONNECT` has no path, unless it is for a protocol
-/// within HTTP/2 (RFC 8441), which makes it a request like others.
-fn asked(head: &RequestHead) -> Asked<'_> {
-    let connect =
-        head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none();
-    let path = match connect && head.uri.path_and_query().is_none() {
-        true => "",
-        false => head.uri.path(),
-    };
-    Asked { path, connect }
 }
 
 /// Whether the request comes from our own side, as whoever knows it has written down.
@@ -251,6 +260,7 @@ pub struct Route {
     action: Action,
     overrides: Option<Arc<Overrides>>,
     mutations: Option<Arc<Mutations>>,
+    stats: Option<Arc<RequestStats>>,
 }
 
 /// What a virtual host says about requests of all its routes.
@@ -259,6 +269,8 @@ struct VirtualHost {
     name: Arc<str>,
     include_request_attempt_count: bool,
     include_attempt_count_in_response: bool,
+    include_is_timeout_retry: bool,
+    virtual_clusters: Option<Box<VirtualClusters>>,
 }
 
 /// What a route says about one filter.
@@ -307,9 +319,24 @@ impl Route {
         overrides.iter().find(|(name, _)| **name == *filter).map(|(_, found)| found)
     }
 
+    /// Where a request counts beside its cluster.
+    pub fn counts(&self, head: &RequestHead) -> RequestCounts {
+        let mut counts = RequestCounts::default();
+        if let Some(clusters) = &self.host.virtual_clusters {
+            counts.0.push(Arc::clone(clusters.find(head)));
+        }
+        counts.0.extend(self.stats.clone());
+        counts
+    }
+
     /// Whether the upstream is told which try of the request it gets.
     pub fn include_request_attempt_count(&self) -> bool {
         self.host.include_request_attempt_count
+    }
+
+    /// Whether the upstream is told if it gets a request again because the last try took too long.
+    pub fn include_is_timeout_retry(&self) -> bool {
+        self.host.include_is_timeout_retry
     }
 
     /// Whether the client is told how many tries were made.

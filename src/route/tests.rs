@@ -14,6 +14,7 @@ use crate::config::{Errors, Fault};
 use crate::exchange::{Downstream, RoutingPriority};
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::route::v3 as proto;
+use crate::telemetry::Telemetry;
 use proto::route::Action as ActionProto;
 use proto::route_action::ClusterSpecifier;
 use proto::route_match::PathSpecifier;
@@ -25,8 +26,11 @@ fn compile(table: proto::RouteConfiguration) -> Result<RouteTable, Errors> {
         other => Err(Errors::from(Fault::UnknownExtension(other.to_owned()))),
     };
     let runtime = Runtime::default();
-    let cx =
-        CompileContext { compile_filter_override: &compile_filter_override, runtime: &runtime };
+    let cx = CompileContext {
+        compile_filter_override: &compile_filter_override,
+        runtime: &runtime,
+        telemetry: &Telemetry::default(),
+    };
     RouteTable::compile(table, &cx)
 }
 

@@ -60,6 +60,8 @@ crate::stats! {
         counter upstream_rq_retry_backoff_exponential,
         /// Retries that waited as long as the upstream asked for.
         counter upstream_rq_retry_backoff_ratelimited,
+        /// Requests whose body was too large to be kept for another try.
+        counter retry_or_shadow_abandoned,
         /// Redirects of the upstream that were followed.
         counter upstream_internal_redirect_succeeded_total,
         /// Those that ought to have been, and were passed on.

@@ -54,6 +54,8 @@ mod retries;
 #[cfg(test)]
 mod robustness;
 #[cfg(test)]
+mod route_matching;
+#[cfg(test)]
 mod route_timeouts;
 #[cfg(test)]
 mod routes;

@@ -150,6 +150,7 @@ async fn a_body_that_was_not_kept_is_not_sent_again() {
     let proxy = in_front_of(&one, &two, &[limited, end()]).await;
     let address = proxy.listener("in").await;
     assert_eq!(request(address, "POST", "/start", &[], &[b'x'; 1001]).await.status, 302);
+    assert_eq!(proxy.stat("cluster.one.retry_or_shadow_abandoned").await, 1);
     assert_eq!(two.requests(), 0);
     assert_eq!(request(address, "POST", "/start", &[], &[b'x'; 1000]).await.status, 200);
     assert_eq!((two.requests(), two.received()), (1, 1000));

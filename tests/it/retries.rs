@@ -217,3 +217,35 @@ async fn a_retry_follows_endpoints_that_changed_during_the_wait() {
     assert_eq!(waiting.await.unwrap().text(), "new");
     assert_eq!((old.requests(), new.requests()), (1, 1));
 }
+
+#[tokio::test]
+async fn an_upstream_is_told_why_and_how_long_it_is_tried_again() {
+    let origin = Origin::http1("one").await;
+    origin.script(Script::held());
+    let policy = json!({ "retry_on": "5xx", "per_try_timeout": "0.3s" });
+    let action = json!({
+        "cluster": "one", "timeout": "0.5s", "retry_policy": with(quick(), policy),
+    });
+    let table = json!({ "name": "t", "virtual_hosts": [{
+        "name": "all",
+        "domains": ["*"],
+        "include_is_timeout_retry_header": true,
+        "routes": [route("/", action)],
+    }] });
+    let manager = hcm(json!({ "route_config": table }), json!({}));
+    let cluster = static_cluster("one", &[origin.address]);
+    let proxy = Proxy::with(bootstrap(&[listener_of("in", manager)], &[cluster])).await;
+    let address = proxy.listener("in").await;
+    assert_eq!(get(address, "/").await.status, 504);
+    let heads = origin.heads();
+    let expected = |n: usize| -> u64 {
+        heads[n].headers["x-envoy-expected-rq-timeout-ms"].to_str().unwrap().parse().unwrap()
+    };
+    assert_eq!(expected(0), 300);
+    assert!(expected(1) <= 200, "{} ms are left of 500", expected(1));
+    assert!(!heads[0].headers.contains_key("x-envoy-is-timeout-retry"));
+    assert_eq!(heads[1].headers["x-envoy-is-timeout-retry"], "true");
+    origin.script(Script::status(503));
+    get(address, "/").await;
+    assert_eq!(origin.last().headers["x-envoy-is-timeout-retry"], "false");
+}

@@ -11,6 +11,7 @@ mod mirror;
 mod replay;
 mod retry;
 mod tee;
+mod timed_body;
 mod timers;
 mod tries;
 
@@ -24,18 +25,19 @@ use super::{FilterFactory, Stage, WorkerContext};
 use crate::config::Fault;
 use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS};
 use crate::exchange::{
-    Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFuture, StreamInfo,
-    StreamReset,
+    Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFlag,
+    ResponseFuture, StreamInfo, StreamReset,
 };
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::hash::Hashed;
-use crate::route::{Action, Forward, Route, RouteTable, replace_host};
+use crate::route::{Action, Forward, RequestCounts, Route, RouteTable, replace_host};
 use crate::telemetry::Scope;
 use crate::upstream::{Host, LbContext, LocalCluster};
 use asked::Asked;
 use attempt::Attempt;
 use internal_redirect::RedirectStats;
+use timed_body::timed;
 use timers::{Timers, Times};
 use tries::Wanted;
 
@@ -118,7 +120,7 @@ impl Router {
         route: &Route,
         forward: &Forward,
     ) -> Result<Response, StreamReset> {
-        let Request { mut head, body, mut stream } = request;
+        let Request { head, body, mut stream } = request;
         let name = forward.choose_cluster(&head);
         let cluster = name.as_ref().and_then(|name| self.cx.clusters.get(name));
         stream.upstream_cluster = name;
@@ -131,6 +133,30 @@ impl Router {
             route.record_request(&head, &mut stream);
             return Ok(LocalReply::cluster_not_found(status).into_response(stream));
         };
+        let request = Request { head, body, stream };
+        let counts = route.counts(&request.head);
+        if counts.is_empty() {
+            return self.forward_to(cluster, request, (route, forward), &counts).await;
+        }
+        counts.each(|stats| stats.upstream_rq_total.inc());
+        let sent = Box::pin(self.forward_to(cluster, request, (route, forward), &counts));
+        let mut response = sent.await?;
+        if response.stream.flags.has(ResponseFlag::UpstreamRequestTimeout) {
+            counts.each(|stats| stats.upstream_rq_timeout.inc());
+        }
+        timed(&mut response, counts);
+        Ok(response)
+    }
+
+    /// Sends a request to a cluster that exists.
+    async fn forward_to(
+        &self,
+        cluster: Arc<LocalCluster>,
+        request: Request,
+        (route, forward): (&Route, &Forward),
+        counts: &RequestCounts,
+    ) -> Result<Response, StreamReset> {
+        let Request { mut head, body, mut stream } = request;
         if cluster.drops() {
             route.record_request(&head, &mut stream);
             return Ok(refuse(&cluster, LocalReply::drop_overload(), stream));
@@ -145,7 +171,8 @@ impl Router {
         let asked = Asked::take(&mut head, self.config.respect_expected);
         if forward.retry_policy().is_some() || forward.extras().is_some() || asked.is_some() {
             let request = Request { head, body, stream };
-            let wanted = Wanted { route, forward, asked: asked.as_deref(), hash: hashed.hash };
+            let wanted =
+                Wanted { route, forward, asked: asked.as_deref(), hash: hashed.hash, counts };
             let tried = Box::pin(self.try_repeatedly(cluster, request, &wanted)).await;
             return tried.map(|response| with_cookies(response, hashed));
         }

@@ -120,6 +120,11 @@ impl Replay {
         source.ended && !source.gone
     }
 
+    /// Whether it was too large to be kept.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Shared(shared) if shared.lock().gone)
+    }
+
     /// Stops the try under way from reading; false if there cannot be another. What is left of a
     /// connection may outlive its try.
     pub(super) fn rewind(&self) -> bool {

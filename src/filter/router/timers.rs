@@ -142,6 +142,11 @@ impl<'a> Timers<'a> {
         Pin::new(attempt).poll(cx).map(|()| *limit)
     }
 
+    /// The time since the request was complete; none before.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.complete.map_or(Duration::ZERO, |complete| complete.elapsed())
+    }
+
     /// How long nothing may come of a response's body.
     pub(super) fn body_idle(&self) -> Option<(Duration, Deadlines)> {
         self.times.per_try_idle.map(|idle| (idle, self.deadlines.clone()))

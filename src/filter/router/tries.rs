@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -27,8 +27,10 @@ use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOU
 use crate::exchange::{
     LocalReply, Request, RequestHead, Response, ResponseFlag, StreamInfo, StreamReset,
 };
-use crate::route::{Extras, Forward, Route};
+use crate::route::{Extras, Forward, RequestCounts, Route};
 use crate::upstream::{Host, LbContext, LocalCluster, Permit};
+
+const X_ENVOY_IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 
 /// The route of a request, and what the request asks for itself.
 pub(super) struct Wanted<'a> {
@@ -37,6 +39,8 @@ pub(super) struct Wanted<'a> {
     pub(super) asked: Option<&'a Asked>,
     /// By which its host is chosen.
     pub(super) hash: Option<u64>,
+    /// Where it counts beside its cluster.
+    pub(super) counts: &'a RequestCounts,
 }
 
 /// How a try ended for good.
@@ -53,7 +57,7 @@ impl Router {
         request: Request,
         wanted: &Wanted<'_>,
     ) -> Result<Response, StreamReset> {
-        let Wanted { route, forward, asked, hash } = *wanted;
+        let Wanted { route, forward, asked, hash, counts } = *wanted;
         let Request { mut head, body, mut stream } = request;
         let times = self.times(&mut head, &mut stream, forward, asked);
         let mut plan = Plan::new(forward.retry_policy(), asked, &head);
@@ -91,6 +95,8 @@ impl Router {
         let mut count = 1u32;
         // Priorities that were tried, by bit.
         let mut left_out = 0;
+        // Whether the last try took too long.
+        let mut was_late = false;
         // Held until it is known what the retry came to.
         let mut retry: Option<Permit> = None;
         let ended = loop {
@@ -102,6 +108,9 @@ impl Router {
             let mut copy = head.clone();
             if route.include_request_attempt_count() {
                 copy.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(count));
+            }
+            if count > 1 {
+                self.announce_retry(&mut copy, route, (times, timers.elapsed()), was_late);
             }
             self.rewrite_host(&mut copy, &mut stream, forward, &host);
             let outcome = match (&mut hedge, &plan) {
@@ -123,6 +132,7 @@ impl Router {
                 Err(Failure::PerTryIdle) => Some(&stats.upstream_rq_per_try_idle_timeout),
                 _ => None,
             };
+            was_late = own_timeout.is_some();
             if let Some(counter) = own_timeout {
                 counter.inc();
                 host.stats.rq_timeout.inc();
@@ -135,6 +145,7 @@ impl Router {
             if !again {
                 if retry.is_some() {
                     stats.upstream_rq_retry_success.inc();
+                    counts.each(|stats| stats.upstream_rq_retry_success.inc());
                 }
                 break Ended::Tried(outcome);
             }
@@ -147,7 +158,8 @@ impl Router {
             }
             // The last retry is over, and makes room for this one.
             drop(retry.take());
-            let permit = self.may_try_again(&cluster, (plan, &replay), forward, &mut stream);
+            let permit =
+                self.may_try_again(&cluster, (plan, &replay), (forward, counts), &mut stream);
             let Some(permit) = permit else {
                 let Some(hedge) = &mut hedge else { break Ended::Tried(outcome) };
                 let rescued = hedge.rescue(plan, &mut timers, &stream).await;
@@ -191,6 +203,9 @@ impl Router {
             };
             count += 1;
         };
+        if limit > 0 && replay.is_gone() {
+            cluster.cluster().stats.retry_or_shadow_abandoned.inc();
+        }
         let mut response = match ended {
             Ended::Refused(reply) => return Ok(refuse(&cluster, reply, stream)),
             Ended::Tried(Ok(answer)) => {
@@ -264,12 +279,32 @@ impl Router {
         head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected);
     }
 
+    /// Tells the upstream how long another try has, and why there is one.
+    fn announce_retry(
+        &self,
+        head: &mut RequestHead,
+        route: &Route,
+        (times, elapsed): (Times, Duration),
+        was_late: bool,
+    ) {
+        if let Some(whole) = times.whole.filter(|_| self.config.envoy_headers) {
+            let left = whole.saturating_sub(elapsed).max(Duration::from_millis(1));
+            let expected = times.per_try.map_or(left, |per_try| per_try.min(left));
+            let expected = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+            head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(expected));
+        }
+        if route.include_is_timeout_retry() {
+            let was_late = HeaderValue::from_static(if was_late { "true" } else { "false" });
+            head.headers.insert(X_ENVOY_IS_TIMEOUT_RETRY, was_late);
+        }
+    }
+
     /// Leave to try once more, which goes back when the try is over.
     fn may_try_again(
         &self,
         cluster: &LocalCluster,
         (plan, replay): (&mut Plan<'_>, &Replay),
-        forward: &Forward,
+        (forward, counts): (&Forward, &RequestCounts),
         stream: &mut StreamInfo,
     ) -> Option<Permit> {
         if !replay.rewind() {
@@ -277,13 +312,18 @@ impl Router {
         }
         let Some(remaining) = plan.remaining.checked_sub(1) else {
             cluster.cluster().stats.upstream_rq_retry_limit_exceeded.inc();
+            counts.each(|stats| stats.upstream_rq_retry_limit_exceeded.inc());
             stream.flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
             return None;
         };
         plan.remaining = remaining;
         let permit = cluster.admit_retry(forward.priority());
-        if permit.is_err() {
-            stream.flags.set(ResponseFlag::UpstreamOverflow);
+        match permit {
+            Ok(_) => counts.each(|stats| stats.upstream_rq_retry.inc()),
+            Err(_) => {
+                counts.each(|stats| stats.upstream_rq_retry_overflow.inc());
+                stream.flags.set(ResponseFlag::UpstreamOverflow);
+            }
         }
         permit.ok()
     }

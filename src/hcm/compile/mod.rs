@@ -336,6 +336,7 @@ fn compile_routes(
             let cx = route::CompileContext {
                 compile_filter_override: &registry::compile_override,
                 runtime: &cx.runtime,
+                telemetry: &cx.telemetry,
             };
             let table = RouteTable::compile(table, &cx).at("route_config")?;
             Ok(RouteSource::Inline(Arc::new(table)))

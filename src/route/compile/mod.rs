@@ -15,6 +15,7 @@ mod predicate;
 mod redirect;
 mod retry;
 mod rewrite;
+mod stats;
 mod weighted;
 
 pub use self::headers::{header_addition, header_removal, response_additions};
@@ -42,6 +43,7 @@ use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::{UnpackError, effective_type, unpack};
 use crate::proto::envoy::config::core::v3::TypedExtensionConfig;
 use crate::proto::envoy::config::route::v3 as proto;
+use crate::telemetry::{Scope, Telemetry};
 
 /// Compiles the options that routes have for one filter, by its name.
 pub type CompileFilterOverride<'a> =
@@ -55,6 +57,8 @@ pub struct CompileContext<'a> {
     pub compile_filter_override: &'a CompileFilterOverride<'a>,
     /// What goes before the defaults of fields that name a key.
     pub runtime: &'a Runtime,
+    /// Where what routes count is registered.
+    pub telemetry: &'a Telemetry,
 }
 
 impl std::fmt::Debug for CompileContext<'_> {
@@ -162,6 +166,7 @@ impl RouteTable {
             max_direct_response_body_size_bytes,
             request_mirror_policies,
             ignore_port_in_host_matching,
+            ignore_path_parameters_in_path_matching,
             typed_per_filter_config,
         } = table;
         let mut errors = Errors::new();
@@ -211,6 +216,7 @@ impl RouteTable {
             domains,
             hosts: hosts.into(),
             ignore_port: ignore_port_in_host_matching,
+            ignore_path_parameters: ignore_path_parameters_in_path_matching,
             internal_only_headers,
             cluster_names,
         })
@@ -250,6 +256,8 @@ fn virtual_host(
         hedge_policy,
         per_request_buffer_limit_bytes,
         include_attempt_count_in_response,
+        include_is_timeout_retry_header,
+        virtual_clusters,
         request_mirror_policies,
         request_body_buffer_limit,
     } = host;
@@ -272,10 +280,14 @@ fn virtual_host(
     inherited.hedge = hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout);
     inherited.body_limit =
         retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
+    let clusters = stats::virtual_clusters(&name, &virtual_clusters, shared);
+    let virtual_clusters = errors.take(clusters).flatten();
     let host = Arc::new(VirtualHost {
         name,
         include_request_attempt_count,
         include_attempt_count_in_response,
+        include_is_timeout_retry: include_is_timeout_retry_header,
+        virtual_clusters,
     });
     let mut patterns = Vec::with_capacity(routes.len());
     let mut entries = Vec::with_capacity(routes.len());
@@ -296,6 +308,7 @@ fn virtual_host(
                 action: Action::Redirect(Box::new(Redirect::to_https())),
                 overrides: None,
                 mutations: None,
+                stats: None,
             }),
         }),
     };
@@ -317,6 +330,7 @@ fn route(
         request_headers_to_remove,
         typed_per_filter_config,
         name,
+        stat_prefix,
         per_request_buffer_limit_bytes,
         request_body_buffer_limit,
         action,
@@ -353,6 +367,8 @@ fn route(
     };
     errors.finish()?;
     let name: Option<Arc<str>> = (!name.is_empty()).then(|| name.into());
+    let stats = (!stat_prefix.is_empty())
+        .then(|| shared.cx.telemetry.group(Scope::route(&host.name, &stat_prefix)));
     let route = |choice: action::Choice| {
         // The action has the rest already.
         let Inherited { overrides, mutations, retry: _, hedge: _, body_limit: _, mirrors: _ } =
@@ -363,6 +379,7 @@ fn route(
             action: choice.action,
             overrides,
             mutations,
+            stats: stats.clone(),
         })
     };
     let target = match choices {

@@ -107,7 +107,12 @@ fn runtime_keys_go_before_shares_and_weights() {
     let runtime = Runtime::compile(&from_json(layers).unwrap().message).unwrap();
     let nothing =
         |_: &str, any: &ProtoAny| Err(Errors::from(Fault::UnknownExtension(any.type_url.clone())));
-    let cx = CompileContext { compile_filter_override: &nothing, runtime: &runtime };
+    let telemetry = Telemetry::default();
+    let cx = CompileContext {
+        compile_filter_override: &nothing,
+        runtime: &runtime,
+        telemetry: &telemetry,
+    };
     let share = |key: &str, percent: u32| {
         json!({ "prefix": format!("/{key}"), "runtime_fraction": {
             "runtime_key": key, "default_value": { "numerator": percent },
@@ -124,6 +129,26 @@ fn runtime_keys_go_before_shares_and_weights() {
     let table = RouteTable::compile(from_json(message).unwrap().message, &cx).unwrap();
     for (path, expected) in [("/on", "on"), ("/off", "b")] {
         assert_eq!(&*cluster(&table, &get("a.test", path), 0).unwrap(), expected);
+    }
+}
+
+#[test]
+fn parameters_of_a_path_may_be_ignored() {
+    let message = |ignore: bool| {
+        json!({
+            "name": "t",
+            "ignore_path_parameters_in_path_matching": ignore,
+            "virtual_hosts": [{ "name": "h", "domains": ["*"], "routes": [
+                { "match": { "path": "/a" }, "route": { "cluster": "exact", "prefix_rewrite": "/b" } },
+                { "match": { "prefix": "/" }, "route": { "cluster": "rest" } },
+            ] }],
+        })
+    };
+    for (ignore, expected) in [(true, "exact"), (false, "rest")] {
+        let table = compile(from_json(message(ignore)).unwrap().message).unwrap();
+        let head = get("a.test", "/a;v=1/x?q=;");
+        assert_eq!(&*cluster(&table, &head, 0).unwrap(), expected);
+        assert_eq!(&*cluster(&table, &get("a.test", "/a?q=;"), 0).unwrap(), "exact");
     }
 }
 

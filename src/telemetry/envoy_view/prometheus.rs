@@ -87,7 +87,7 @@ pub(super) fn render(query: &Query, groups: &[Group]) -> String {
                 .or_insert_with(|| families.column(scope, cell, Kind::of(value)));
             labels.clear();
             labels.push_str(&column.label);
-            push_scope_label(&mut labels, scope);
+            push_scope_labels(&mut labels, scope);
             push_samples(&mut families.all[column.family], &labels, value);
         });
     }
@@ -133,26 +133,31 @@ fn response_code_label(cell: &str) -> (Cow<'_, str>, String) {
     (Cow::Borrowed(cell), String::new())
 }
 
-fn push_scope_label(labels: &mut String, scope: &Scope) {
-    let Some((label, value)) = scope.label() else { return };
-    if !labels.is_empty() {
-        labels.push(',');
-    }
-    labels.push_str(label);
-    labels.push_str("=\"");
-    if value.contains(['\\', '"', '\n']) {
-        for c in value.chars() {
-            match c {
-                '\\' => labels.push_str("\\\\"),
-                '"' => labels.push_str("\\\""),
-                '\n' => labels.push_str("\\n"),
-                c => labels.push(c),
-            }
+fn push_scope_labels(labels: &mut String, scope: &Scope) {
+    for (label, value) in scope.labels() {
+        if !labels.is_empty() {
+            labels.push(',');
         }
-    } else {
-        labels.push_str(value);
+        labels.push_str(label);
+        labels.push_str("=\"");
+        push_label_value(labels, value);
+        labels.push('"');
     }
-    labels.push('"');
+}
+
+fn push_label_value(labels: &mut String, value: &str) {
+    if !value.contains(['\\', '"', '\n']) {
+        labels.push_str(value);
+        return;
+    }
+    for c in value.chars() {
+        match c {
+            '\\' => labels.push_str("\\\\"),
+            '"' => labels.push_str("\\\""),
+            '\n' => labels.push_str("\\n"),
+            c => labels.push(c),
+        }
+    }
 }
 
 fn push_samples(family: &mut Family, labels: &str, cell: Cell<'_>) {
