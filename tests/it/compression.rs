@@ -12,11 +12,15 @@ mod codings;
 #[cfg(test)]
 mod envoy;
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod responses;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod ways;
 
 use std::net::SocketAddr;
 
