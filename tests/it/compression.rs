@@ -12,6 +12,8 @@ mod codings;
 #[cfg(test)]
 mod envoy;
 #[cfg(test)]
+mod fairness;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod requests;
