@@ -10,6 +10,8 @@ mod changes;
 #[cfg(test)]
 mod codings;
 #[cfg(test)]
+mod curl;
+#[cfg(test)]
 mod envoy;
 #[cfg(test)]
 mod fairness;
