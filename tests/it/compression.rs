@@ -16,6 +16,8 @@ mod envoy;
 #[cfg(test)]
 mod fairness;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod requests;
