@@ -27,6 +27,8 @@ mod responses;
 mod streams;
 #[cfg(test)]
 mod ways;
+#[cfg(test)]
+mod zeros;
 
 use std::net::SocketAddr;
 
