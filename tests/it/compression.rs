@@ -10,13 +10,25 @@ mod changes;
 #[cfg(test)]
 mod codings;
 #[cfg(test)]
+mod curl;
+#[cfg(test)]
 mod envoy;
+#[cfg(test)]
+mod fairness;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod property;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod responses;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod ways;
+#[cfg(test)]
+mod zeros;
 
 use std::net::SocketAddr;
 

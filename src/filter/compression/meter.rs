@@ -1,5 +1,7 @@
 //! What a coded body came to, and whether it works too long without a pause.
 
+use std::future::Future;
+use std::pin::pin;
 use std::task::Context;
 use std::time::Duration;
 
@@ -71,10 +73,13 @@ impl Meter {
         self.turn = Duration::ZERO;
     }
 
-    /// The caller returns `Pending` only to be asked again after the others.
-    pub(super) fn give_way(&mut self, cx: &Context<'_>) {
+    /// The caller returns `Pending` only to be asked again after the others. Who just woke itself would be
+    /// asked again before the runtime looks at its sockets, dozens of times in a row; who yields is asked
+    /// after it has looked.
+    pub(super) fn give_way(&mut self, cx: &mut Context<'_>) {
         self.wait();
-        cx.waker().wake_by_ref();
+        // Pending the first time, which is the only one; it has seen to the wake-up then.
+        let _pending = pin!(tokio::task::yield_now()).poll(cx);
     }
 
     pub(super) fn outcome(&self, end: End) -> Outcome {

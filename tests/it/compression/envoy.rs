@@ -9,14 +9,14 @@ use crate::harness::resources::{bootstrap, filter, route, static_cluster, table,
 use crate::harness::{Http2, Origin, Proxy, Script, get, request, run};
 
 const COMPRESSOR: &str = "envoy.extensions.filters.http.compressor.v3.Compressor";
-const DECOMPRESSOR: &str = "envoy.extensions.filters.http.decompressor.v3.Decompressor";
+pub(super) const DECOMPRESSOR: &str = "envoy.extensions.filters.http.decompressor.v3.Decompressor";
 
-fn library(name: &str, kind: &str, config: Value) -> Value {
+pub(super) fn library(name: &str, kind: &str, config: Value) -> Value {
     let kind = format!("envoy.extensions.compression.{kind}");
     json!({ "name": name, "typed_config": typed(&kind, config) })
 }
 
-fn compressor(name: &str, kind: &str, config: Value) -> Value {
+pub(super) fn compressor(name: &str, kind: &str, config: Value) -> Value {
     let library = json!({ "compressor_library": library("l", kind, json!({})) });
     filter(name, COMPRESSOR, with(library, config))
 }
