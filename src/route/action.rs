@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::direct_response::DirectResponse;
 use super::duration::{GrpcTimeout, StreamDuration};
 use super::hash::HashPolicies;
 use super::host_rewrite::{HostRewrite, KeptHost, replace_host};
@@ -207,19 +207,5 @@ impl Forward {
                 .apply(head, originals)
                 .map_err(|Unfit| LocalReply::bad_request("rewritten_path_unfit")),
         }
-    }
-}
-
-/// `config.route.v3.DirectResponseAction`
-#[derive(Debug)]
-pub struct DirectResponse {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
-}
-
-impl DirectResponse {
-    /// The answer.
-    pub fn reply(&self) -> LocalReply {
-        LocalReply::new(self.status, "direct_response", self.body.clone())
     }
 }

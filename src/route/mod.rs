@@ -12,6 +12,7 @@
 
 mod action;
 mod compile;
+mod direct_response;
 mod duration;
 pub mod hash;
 mod headers;
@@ -38,10 +39,11 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-pub use action::{Action, DirectResponse, Extras, Forward};
+pub use action::{Action, Extras, Forward};
 pub use compile::{
     CompileContext, CompileFilterOverride, header_addition, header_removal, response_additions,
 };
+pub use direct_response::DirectResponse;
 pub use duration::{GrpcTimeout, StreamDuration};
 pub use headers::{Level as HeaderLevel, record_request};
 pub use host_rewrite::{HostValue, KeptHost, replace_host};

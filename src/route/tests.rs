@@ -217,6 +217,7 @@ fn replies_carry_what_the_route_says() {
         body: Some(core::DataSource {
             specifier: Some(core::data_source::Specifier::InlineString("tea".into())),
         }),
+        body_format: None,
     };
     let routes = vec![
         route("/r", ActionProto::Redirect(redirect)),
@@ -231,7 +232,8 @@ fn replies_carry_what_the_route_says() {
     assert_eq!(response.head.headers[http::header::LOCATION], "http://n.test/r?q");
     let route = compiled.find(&get("a.test", "/d"), || 0).unwrap();
     let Action::Direct(direct_action) = route.action() else { panic!() };
-    let response = direct_action.reply().into_response(Box::new(stream()));
+    let mut stream = Box::new(stream());
+    let response = direct_action.reply(&head, &mut stream).into_response(stream);
     assert_eq!(response.head.status, 418);
     assert_eq!(response.head.headers[http::header::CONTENT_LENGTH], "3");
 
@@ -388,7 +390,7 @@ fn every_fault_is_reported_with_its_path() {
     no_match.r#match = None;
     no_match.action = None;
     let rewrite = proto::RouteAction { prefix_rewrite: "x".into(), ..to_cluster("a") };
-    let direct = proto::DirectResponseAction { status: 600, body: None };
+    let direct = proto::DirectResponseAction { status: 600, ..Default::default() };
     let redirect = proto::RedirectAction { port_redirect: 70_000, ..Default::default() };
     let routes = vec![
         broken,

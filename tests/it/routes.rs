@@ -121,6 +121,13 @@ async fn redirects_and_direct_responses_need_no_cluster() {
         json!({ "match": { "prefix": "/text" }, "direct_response": {
             "status": 200, "body": { "inline_string": "hello" } },
             "response_headers_to_add": [{ "header": { "key": "x-route", "value": "text" } }] }),
+        json!({ "match": { "prefix": "/form" }, "direct_response": {
+            "status": 404,
+            "body": { "inline_string": "gone" },
+            "body_format": { "json_format": {
+                "path": "%REQ(:path)%", "code": "%RESPONSE_CODE%", "text": "%LOCAL_REPLY_BODY%",
+            } },
+        } }),
         json!({ "match": { "prefix": "/" }, "direct_response": { "status": 403 } }),
     ];
     let proxy = Proxy::with(bootstrap(&[listener("in", &routes)], &[])).await;
@@ -138,6 +145,10 @@ async fn redirects_and_direct_responses_need_no_cluster() {
     let text = client.get("/text").await;
     assert_eq!((text.status, text.text(), text.header("x-route")), (200, "hello".into(), "text"));
     assert_eq!(text.header("content-type"), "text/plain");
+    let formed = client.get("/form?q").await;
+    assert_eq!((formed.status, formed.header("content-type")), (404, "application/json"));
+    let said: Value = serde_json::from_str(&formed.text()).unwrap();
+    assert_eq!(said, json!({ "path": "/form?q", "code": 404, "text": "gone" }));
     let refused = client.get("/").await;
     assert_eq!((refused.status, refused.header("content-length")), (403, "0"));
     proxy.until_stat("http.in.downstream_rq_3xx", 4).await;

@@ -101,7 +101,7 @@ impl Router {
             }
             Action::Direct(direct) => {
                 route.record_request(&request.head, &mut request.stream);
-                direct.reply().into_response(request.stream)
+                direct.reply(&request.head, &mut request.stream).into_response(request.stream)
             }
             Action::NonForwarding => {
                 route.record_request(&request.head, &mut request.stream);

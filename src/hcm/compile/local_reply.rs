@@ -1,14 +1,14 @@
 //! `LocalReplyConfig` to [`LocalReplies`].
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::hcm::local_reply::{BodyForm, LocalReplies, Mapper};
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::response_additions;
-use crate::telemetry::access_log::compile::{compile_filter, compile_line};
+use crate::telemetry::access_log::compile::{compile_body, compile_filter};
 
 pub(super) fn compile(config: &proto::LocalReplyConfig) -> Result<LocalReplies, Errors> {
     let proto::LocalReplyConfig { mappers, body_format } = config;
@@ -53,13 +53,6 @@ fn status(code: u32) -> Result<StatusCode, Errors> {
 }
 
 fn form(format: &core::SubstitutionFormatString) -> Result<BodyForm, Errors> {
-    let line = compile_line(format)?;
-    let content_type = match (format.content_type.as_str(), line.is_json()) {
-        ("", true) => HeaderValue::from_static("application/json"),
-        ("", false) => HeaderValue::from_static("text/plain"),
-        (given, _) => HeaderValue::from_str(given)
-            .map_err(|_invalid| Fault::invalid(format!("{given:?}"), "not a header value"))
-            .at("content_type")?,
-    };
+    let (line, content_type) = compile_body(format)?;
     Ok(BodyForm { line, content_type })
 }

@@ -9,14 +9,15 @@ use super::Shared;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::route::v3 as proto;
-use crate::route::action::DirectResponse;
+use crate::route::direct_response::DirectResponse;
+use crate::telemetry::access_log::compile::compile_body;
 
 /// Compiles an answer; a body from a file is read now.
 pub(super) fn compile(
     action: &proto::DirectResponseAction,
     shared: &Shared<'_>,
 ) -> Result<DirectResponse, Errors> {
-    let proto::DirectResponseAction { status, body } = action;
+    let proto::DirectResponseAction { status, body, body_format } = action;
     let mut errors = Errors::new();
     let status = errors.take(fields::in_range(*status, 200..=599).at("status"));
     let status = status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
@@ -26,8 +27,12 @@ pub(super) fn compile(
             errors.take(response_body(body, shared.max_direct_response_body_size_bytes).at("body"))
         }
     };
+    let form = body_format.as_ref().map(compile_body).transpose().at("body_format");
+    let form = errors.take(form).flatten().map(Box::new);
     match (status, body) {
-        (Some(status), Some(body)) if errors.is_empty() => Ok(DirectResponse { status, body }),
+        (Some(status), Some(body)) if errors.is_empty() => {
+            Ok(DirectResponse { status, body, form })
+        }
         _ => Err(errors),
     }
 }

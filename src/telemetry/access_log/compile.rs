@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use prost::Name;
 use prost_types::Any;
 
@@ -130,6 +131,24 @@ pub fn compile_line(format: &core::SubstitutionFormatString) -> Result<Line, Err
         Some(Kind::JsonFormat(json)) => JsonFormat::compile(json).map(Line::from).at("json_format"),
     }?;
     Ok(Line { omit_empty: *omit_empty_values, ..line })
+}
+
+/// Compiles a `SubstitutionFormatString` for the body of an answer, with what the body is said to be.
+///
+/// # Errors
+/// The faults of the format, each at its field.
+pub fn compile_body(
+    format: &core::SubstitutionFormatString,
+) -> Result<(Line, HeaderValue), Errors> {
+    let line = compile_line(format)?;
+    let content_type = match (format.content_type.as_str(), line.is_json()) {
+        ("", true) => HeaderValue::from_static("application/json"),
+        ("", false) => HeaderValue::from_static("text/plain"),
+        (given, _) => HeaderValue::from_str(given)
+            .map_err(|_invalid| Fault::invalid(format!("{given:?}"), "not a header value"))
+            .at("content_type")?,
+    };
+    Ok((line, content_type))
 }
 
 fn text_of(source: &core::DataSource) -> Result<String, Errors> {
