@@ -186,7 +186,7 @@ async fn send(
 ) -> Response<Incoming> {
     let socket = TcpSocket::new_v4().unwrap();
     if slow {
-        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(32 << 10).unwrap();
     }
     let stream = soon("a connection", socket.connect(address)).await.unwrap();
     stream.set_nodelay(true).unwrap();
@@ -194,7 +194,7 @@ async fn send(
     let answer = if over_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         if slow {
-            builder.initial_stream_window_size(1_000).initial_connection_window_size(65_535);
+            builder.initial_stream_window_size(8_000).initial_connection_window_size(65_535);
         }
         let (mut sender, connection) = builder.handshake(io).await.unwrap();
         tokio::spawn(connection);
