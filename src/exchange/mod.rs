@@ -25,7 +25,8 @@ use std::task::{Context, Poll};
 pub use body::{Body, BodyError};
 pub use local_reply::{LocalReply, LocalReplyForm};
 pub use stream_info::{
-    BodyProgress, Downstream, OnStreamEnd, OverrideHost, ResponseFlag, ResponseFlags, StreamInfo,
+    BodyProgress, Client, Downstream, OnStreamEnd, OverrideHost, ResponseFlag, ResponseFlags,
+    StreamInfo,
 };
 
 /// Which of a cluster's circuit breakers a request counts against:

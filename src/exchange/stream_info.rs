@@ -184,6 +184,15 @@ pub struct Redirects {
     pub since: Option<Instant>,
 }
 
+/// A client that speaks through others, as they say.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its address. The port is 0: nobody says it.
+    pub address: SocketAddr,
+    /// Its IP address as a header value.
+    pub ip: HeaderValue,
+}
+
 /// What is known about one exchange. Dropping it ends the exchange: [`OnStreamEnd`] is told.
 pub struct StreamInfo {
     /// When the request's head was complete.
@@ -194,6 +203,8 @@ pub struct StreamInfo {
     pub protocol: Version,
     /// The client's connection.
     pub downstream: Arc<Downstream>,
+    /// Who the client is, if not the peer of its connection.
+    pub client: Option<Box<Client>>,
     /// The request, if an access log wants it.
     pub request: Option<Box<RequestRecord>>,
     /// The response's headers, if an access log wants them.
@@ -253,6 +264,7 @@ impl StreamInfo {
             start_time: SystemTime::UNIX_EPOCH,
             protocol,
             downstream,
+            client: None,
             request: None,
             response_headers: None,
             status: None,
@@ -278,6 +290,16 @@ impl StreamInfo {
             ended: None,
             on_end: None,
         }
+    }
+
+    /// The client's address.
+    pub fn remote(&self) -> SocketAddr {
+        self.client.as_ref().map_or(self.downstream.remote, |client| client.address)
+    }
+
+    /// The client's IP address as a header value.
+    pub fn remote_ip(&self) -> &HeaderValue {
+        self.client.as_ref().map_or(&self.downstream.remote_ip, |client| &client.ip)
     }
 
     /// Body bytes received from the client so far.

@@ -14,11 +14,11 @@ use futures_util::task::AtomicWaker;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use slab::Slab;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::codec::{Codable, CorkedHttp2, http1, http2};
+use super::codec::{Codable, CorkedHttp2, Http1, http1, http2};
 use super::compile::Codec;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
@@ -207,7 +207,11 @@ impl Hcm {
                     let socket = FromFiles::new(socket, Arc::clone(&handle.files));
                     let io = ShortWrites(Rewind::new(socket, peeked));
                     let io = TokioIo::new(WithInterim::new(io, handle.interim.clone()));
-                    Run::new(http1(config, io, Arc::clone(&handle)), &handle).await;
+                    let conn = http1(config, io, Arc::clone(&handle));
+                    if let Some(conn) = Run::new(conn, &handle).await {
+                        // An idle connection shall not pay for it.
+                        Box::pin(tell_too_slow(conn, config)).await;
+                    }
                     config.stats.downstream_cx_http1_active.dec();
                 }
             }
@@ -245,37 +249,58 @@ async fn peek(socket: &mut TcpStream, handle: &ConnectionHandle) -> Option<(Code
     .await
 }
 
+/// Answers a client that began a head and did not end it in time. The codec would close without a word.
+async fn tell_too_slow(conn: Http1, config: &HcmConfig) {
+    let parts = conn.into_parts();
+    if parts.read_buf.is_empty() {
+        return;
+    }
+    config.stats.downstream_rq_header_timeout.inc();
+    let answer = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+                  content-length: 15\r\n\r\nrequest timeout";
+    let mut io = parts.io.into_inner();
+    let send = async {
+        io.write_all(answer.as_bytes()).await?;
+        io.shutdown().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(config.timeouts.drain, send).await {
+        tracing::debug!(%error, "a client that was too slow was not told so");
+    }
+}
+
 /// A connection with its timers. Not an `async fn`, which would hold the connection twice.
 struct Run<'a, C> {
-    conn: C,
+    /// None once it is over.
+    conn: Option<C>,
     handle: &'a ConnectionHandle,
     timers: Timers,
 }
 
 impl<'a, C> Run<'a, C> {
     fn new(conn: C, handle: &'a ConnectionHandle) -> Self {
-        Self { conn, handle, timers: Timers::new(handle) }
+        Self { conn: Some(conn), handle, timers: Timers::new(handle) }
     }
 }
 
 impl<C: Codable + Unpin> Future for Run<'_, C> {
-    type Output = ();
+    /// The connection, if it waited too long for a head.
+    type Output = Option<C>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { conn, handle, timers } = &mut *self;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<C>> {
+        let Self { conn: slot, handle, timers } = &mut *self;
         loop {
+            let Some(conn) = slot else { return Poll::Ready(None) };
             if let Poll::Ready(outcome) = Pin::new(&mut *conn).poll(cx) {
-                if let Err(error) = outcome {
-                    if error.is_parse() || error.is_parse_too_large() {
-                        handle.hcm.config.stats.downstream_cx_protocol_error.inc();
-                    }
-                    tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
+                let Err(error) = outcome else { return Poll::Ready(None) };
+                if error.is_parse() || error.is_parse_too_large() {
+                    handle.hcm.config.stats.downstream_cx_protocol_error.inc();
                 }
-                return Poll::Ready(());
+                tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
+                return Poll::Ready(slot.take().filter(|_| error.is_timeout()));
             }
             match timers.poll(cx, handle) {
                 Poll::Ready(End::Gracefully) => Pin::new(&mut *conn).graceful_shutdown(),
-                Poll::Ready(End::Now) => return Poll::Ready(()),
+                Poll::Ready(End::Now) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
         }

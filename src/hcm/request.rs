@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{EXPECT, HOST};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -47,13 +47,18 @@ pub(super) fn begin(
     }
     stream.idle_timeout = config.timeouts.stream_idle;
     stream.max_duration = config.timeouts.stream_duration;
-    let body = track(Body::from(body), &mut stream, config, &hcm.cx.deadlines);
+    let mut body = Body::from(body);
+    let first = match expects_continue(&head) && !config.proxy_100_continue {
+        true => tell_to_go_on(&mut body),
+        false => None,
+    };
+    let body = track((body, first), &mut stream, config, &hcm.cx.deadlines);
 
     stream.is_grpc = head.method == Method::POST && is_grpc(&head.headers);
     let local_replies = config.local_replies.as_ref();
     stream.local_replies = local_replies.map(|form| Arc::clone(form) as _);
 
-    let sane = make_sane(&mut head, config, &handle.downstream);
+    let sane = make_sane(&mut head, config, &mut stream);
     if config.access_logs.needs_request() || local_replies.is_some_and(|form| form.needs_request())
     {
         stream.request = Some(Box::new(record(&head)));
@@ -111,15 +116,41 @@ fn record(head: &RequestHead) -> RequestRecord {
     }
 }
 
+fn expects_continue(head: &RequestHead) -> bool {
+    head.headers
+        .get(EXPECT)
+        .is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// A frame of a body that came before anybody asked for it.
+type First = Option<Result<Frame<Bytes>, BodyError>>;
+
+/// The codec tells the client to go on when its body is first asked for. That is now, whatever becomes of
+/// the request, as with Envoy.
+fn tell_to_go_on(body: &mut Body) -> First {
+    // Whoever asks next is woken.
+    let mut nobody = Context::from_waker(std::task::Waker::noop());
+    match Pin::new(body).poll_frame(&mut nobody) {
+        Poll::Ready(frame) => frame,
+        Poll::Pending => None,
+    }
+}
+
 /// Counts and times the bytes of a request's body, if it has one.
-fn track(body: Body, stream: &mut StreamInfo, config: &HcmConfig, deadlines: &Deadlines) -> Body {
-    if body.is_end_stream() {
+fn track(
+    (body, first): (Body, First),
+    stream: &mut StreamInfo,
+    config: &HcmConfig,
+    deadlines: &Deadlines,
+) -> Body {
+    if first.is_none() && body.is_end_stream() {
         return Body::Empty;
     }
     let progress = Arc::new(BodyProgress::default());
     stream.request_body = Some(Arc::clone(&progress));
     let whole = config.timeouts.request.map(|timeout| deadlines.at(stream.start + timeout));
     Body::boxed(RequestBody {
+        first,
         body,
         progress,
         whole,
@@ -131,6 +162,7 @@ fn track(body: Body, stream: &mut StreamInfo, config: &HcmConfig, deadlines: &De
 }
 
 struct RequestBody {
+    first: First,
     body: Body,
     progress: Arc<BodyProgress>,
     /// When all of it must be here.
@@ -170,9 +202,12 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => return this.poll_timers(cx).map(|error| Some(Err(error))),
+        let frame = match this.first.take() {
+            Some(first) => Some(first),
+            None => match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return this.poll_timers(cx).map(|error| Some(Err(error))),
+            },
         };
         this.idle = None;
         if let Some(Ok(frame)) = &frame
@@ -189,10 +224,13 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.body.size_hint();
+        let Some(first) = &self.first else { return rest };
+        let first = first.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
     }
 }

@@ -2,24 +2,25 @@
 //! and what is known of the client said.
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, LOCATION};
+use http::header::{COOKIE, EXPECT, HOST, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::HcmConfig;
+use super::client::detect;
 use super::stats::HttpStats;
 use crate::exchange::headers::{
     X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop,
     strip_hop_by_hop,
 };
 use crate::exchange::path::Normal;
-use crate::exchange::{Downstream, LocalReply, RequestHead};
+use crate::exchange::{LocalReply, RequestHead, StreamInfo};
 
 /// Puts authority and path where every later stage looks for them, and removes what does not pass.
 pub(super) fn make_sane(
     head: &mut RequestHead,
     config: &HcmConfig,
-    downstream: &Downstream,
+    stream: &mut StreamInfo,
 ) -> Result<(), LocalReply> {
     if head.version < http::Version::HTTP_11 && !config.http1.accept_http_10 {
         let status = StatusCode::UPGRADE_REQUIRED;
@@ -33,9 +34,16 @@ pub(super) fn make_sane(
         return Err(LocalReply::route_not_found());
     }
     settle_authority(head)?;
-    config.host.apply(&mut head.headers, downstream.local.port());
+    config.host.apply(&mut head.headers, stream.downstream.local.port());
     settle_path(head, config)?;
     let seen = Seen::of(&head.headers);
+    if seen.bytes > config.max_request_headers_bytes as usize {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(LocalReply::new(status, "request_headers_too_large", ""));
+    }
+    if seen.cookies > 1 && head.version == http::Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     if seen.underscore {
         config.underscores.apply(&mut head.headers, &config.stats)?;
     }
@@ -46,7 +54,8 @@ pub(super) fn make_sane(
         // Whoever reads the body makes the codec tell the client to go on.
         head.headers.remove(EXPECT);
     }
-    forwarded(&mut head.headers, &seen, config, downstream);
+    stream.client = detect(&config.detections, &head.headers)?;
+    forwarded(&mut head.headers, &seen, config, stream);
     if config.generate_request_id
         && (!seen.request_id || config.use_remote_address && !config.preserve_external_request_id)
     {
@@ -205,6 +214,9 @@ fn is_authority(text: &[u8]) -> bool {
 /// What one glance at the headers found, so that nothing is removed blindly.
 #[derive(Default)]
 struct Seen {
+    /// Of names and values together.
+    bytes: usize,
+    cookies: usize,
     hop_by_hop: bool,
     underscore: bool,
     expect: bool,
@@ -216,8 +228,9 @@ struct Seen {
 impl Seen {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
-        for name in headers.keys() {
+        for (name, value) in headers {
             let text = name.as_str();
+            seen.bytes += text.len() + value.len();
             seen.underscore |= text.contains('_');
             if text.starts_with("x-") {
                 seen.envoy |= text.starts_with("x-envoy-");
@@ -226,9 +239,19 @@ impl Seen {
             } else {
                 seen.hop_by_hop |= is_hop_by_hop(name);
                 seen.expect |= *name == EXPECT;
+                seen.cookies += usize::from(*name == COOKIE);
             }
         }
         seen
+    }
+}
+
+/// HTTP/2 may split cookies for the sake of compression; elsewhere they are one field (RFC 9113 section
+/// 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(all.join(&b"; "[..]))) {
+        headers.insert(COOKIE, joined);
     }
 }
 
@@ -257,8 +280,11 @@ const INTERNAL_ONLY: [&str; 20] = [
 ];
 
 /// `X-Forwarded-*` and the client's address.
-fn forwarded(headers: &mut HeaderMap, seen: &Seen, config: &HcmConfig, downstream: &Downstream) {
+fn forwarded(headers: &mut HeaderMap, seen: &Seen, config: &HcmConfig, stream: &StreamInfo) {
     let scheme = HeaderValue::from_static("http");
+    if config.append_forwarded_for {
+        append_forwarded_for(headers, &stream.downstream.remote_ip);
+    }
     if !config.use_remote_address {
         if !seen.forwarded_proto {
             headers.insert(X_FORWARDED_PROTO, scheme);
@@ -270,27 +296,11 @@ fn forwarded(headers: &mut HeaderMap, seen: &Seen, config: &HcmConfig, downstrea
             headers.remove(*name);
         });
     }
-    let client = trusted_client(headers, config.xff_num_trusted_hops);
-    let client = client.unwrap_or_else(|| downstream.remote_ip.clone());
-    if !config.skip_xff_append {
-        append_forwarded_for(headers, &downstream.remote_ip);
-    }
     // Behind trusted proxies the first of them knows the scheme; at the edge nobody does but us.
     if config.xff_num_trusted_hops == 0 || !seen.forwarded_proto {
         headers.insert(X_FORWARDED_PROTO, scheme);
     }
-    headers.insert(X_ENVOY_EXTERNAL_ADDRESS, client);
-}
-
-/// The address that the outermost trusted proxy saw.
-fn trusted_client(headers: &HeaderMap, hops: u32) -> Option<HeaderValue> {
-    if hops == 0 {
-        return None;
-    }
-    let list = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
-    let address = list.rsplit(',').nth(hops as usize - 1)?.trim();
-    let ip: std::net::IpAddr = address.parse().ok()?;
-    HeaderValue::try_from(ip.to_string()).ok()
+    headers.insert(X_ENVOY_EXTERNAL_ADDRESS, stream.remote_ip().clone());
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, remote: &HeaderValue) {
@@ -344,8 +354,6 @@ mod tests {
         append_forwarded_for(&mut headers, &remote);
         append_forwarded_for(&mut headers, &remote);
         assert_eq!(headers[X_FORWARDED_FOR], "10.0.0.1,10.0.0.1");
-        assert_eq!(trusted_client(&headers, 2).unwrap(), "10.0.0.1");
-        assert_eq!(trusted_client(&headers, 3), None);
     }
 
     #[test]

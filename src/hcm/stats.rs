@@ -55,6 +55,8 @@ crate::stats! {
         counter downstream_rq_idle_timeout,
         /// Streams that lived too long.
         counter downstream_rq_max_duration_reached,
+        /// Requests whose head did not arrive in time.
+        counter downstream_rq_header_timeout,
         /// Requests that did not arrive in time.
         counter downstream_rq_timeout,
         /// Requests whose path has no normal form.

@@ -96,6 +96,22 @@ impl Addition {
 }
 
 impl Level {
+    /// Changes the headers of a request.
+    pub fn apply_to_request(&self, head: &mut RequestHead, stream: &StreamInfo) {
+        for name in &self.remove {
+            head.headers.remove(name);
+        }
+        for addition in &self.add {
+            let value = addition.value.render(|| Context {
+                stream,
+                request: Some(RequestSource::Head(head)),
+                response_headers: None,
+                now: Instant::now(),
+            });
+            addition.apply(&mut head.headers, value);
+        }
+    }
+
     /// Changes the headers of a response.
     pub fn apply_to_response(&self, head: &mut ResponseHead, stream: &StreamInfo) {
         for name in &self.remove {
@@ -120,20 +136,7 @@ impl Level {
 
 impl Mutations {
     pub(super) fn apply_to_request(&self, head: &mut RequestHead, stream: &mut StreamInfo) {
-        for level in &self.request {
-            for name in &level.remove {
-                head.headers.remove(name);
-            }
-            for addition in &level.add {
-                let value = addition.value.render(|| Context {
-                    stream,
-                    request: Some(RequestSource::Head(head)),
-                    response_headers: None,
-                    now: Instant::now(),
-                });
-                addition.apply(&mut head.headers, value);
-            }
-        }
+        self.request.iter().for_each(|level| level.apply_to_request(head, stream));
         if self.response_reads_request {
             record_request(head, stream);
         }
@@ -148,7 +151,7 @@ impl Mutations {
 }
 
 /// Keeps the request for what is said of it after it has gone upstream.
-pub(super) fn record_request(head: &RequestHead, stream: &mut StreamInfo) {
+pub fn record_request(head: &RequestHead, stream: &mut StreamInfo) {
     if stream.request.is_some() {
         return;
     }

@@ -40,10 +40,12 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 pub use action::{Action, Extras, Forward};
-pub use compile::{CompileContext, CompileFilterOverride, response_additions};
+pub use compile::{
+    CompileContext, CompileFilterOverride, header_addition, header_removal, response_additions,
+};
 pub use direct_response::DirectResponse;
 pub use duration::{GrpcTimeout, StreamDuration};
-pub use headers::Level as HeaderLevel;
+pub use headers::{Level as HeaderLevel, record_request};
 pub use host_rewrite::{HostValue, KeptHost, replace_host};
 pub use internal_redirect::{InternalRedirectPolicy, Step as RedirectStep};
 pub use mirror::Mirror;
@@ -363,7 +365,7 @@ impl Route {
     /// Keeps the request in `stream` if [`Self::apply_response_headers`] will want to read it.
     pub fn record_request(&self, head: &RequestHead, stream: &mut StreamInfo) {
         if self.mutations.as_ref().is_some_and(|mutations| mutations.response_reads_request) {
-            headers::record_request(head, stream);
+            record_request(head, stream);
         }
     }
 }

@@ -23,7 +23,9 @@ async fn a_head_that_does_not_end_is_not_waited_for() {
     let mut slow = Http1::connect(address).await;
     slow.send("GET / HTTP/1.1\r\nhost: t\r\nx: ").await;
     let answer = slow.try_answer("GET").await;
-    assert!(answer.is_none_or(|answer| answer.status == 408));
+    let answer = answer.unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (408, "close"));
+    assert_eq!(proxy.stat("http.in.downstream_rq_header_timeout").await, 1);
     proxy.until_stat("http.in.downstream_cx_active", 0).await;
     // Half a preface is half a head.
     let mut slow = Http1::connect(address).await;

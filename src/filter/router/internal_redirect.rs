@@ -163,7 +163,8 @@ fn place(location: &HeaderValue) -> Option<(bool, HeaderValue, PathAndQuery)> {
     let host = HeaderValue::from_str(authority.as_str()).ok()?;
     let path = match parts.path_and_query {
         Some(path) if path.as_str().starts_with('/') => path,
-        Some(query) => PathAndQuery::try_from(format!("/{}", query.as_str())).ok()?,
+        // As text it has the slash that it lacks.
+        Some(query) => PathAndQuery::try_from(query.to_string()).ok()?,
         None => PathAndQuery::from_static("/"),
     };
     Some((https, host, path))

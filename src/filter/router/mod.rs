@@ -165,7 +165,7 @@ impl Router {
             stream.idle_timeout = Some(idle).filter(|idle| !idle.is_zero());
         }
         let hashed = match forward.hash_policies() {
-            Some(policies) => policies.hash(&head, &stream.downstream.remote_ip, rand::random),
+            Some(policies) => policies.hash(&head, stream.remote_ip(), rand::random),
             None => Hashed::default(),
         };
         let asked = Asked::take(&mut head, self.config.respect_expected);

@@ -1,5 +1,6 @@
 //! `HttpConnectionManager` to [`HcmConfig`].
 
+mod client;
 mod local_reply;
 mod protocols;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use self::protocols::{compile_common, compile_http1, compile_http2};
+use super::client::Detection;
 use super::local_reply::LocalReplies;
 use super::sane::{HostPolicy, StripPort, Underscores};
 use super::stats::HttpStats;
@@ -58,8 +60,10 @@ pub struct HcmConfig {
     pub use_remote_address: bool,
     /// How many proxies before us are trusted to have appended to `X-Forwarded-For`.
     pub xff_num_trusted_hops: u32,
-    /// Leave `X-Forwarded-For` as it is.
-    pub skip_xff_append: bool,
+    /// The peer is appended to `X-Forwarded-For`.
+    pub append_forwarded_for: bool,
+    /// Where the client's address is looked for.
+    pub detections: Box<[Detection]>,
     /// Appended to `Via`.
     pub via: Option<HeaderValue>,
     /// The upstream is asked whether it wants the body of a request that expects to be told. Otherwise
@@ -206,6 +210,7 @@ pub fn compile(
         strip_trailing_host_dot,
         strip_port_mode,
         local_reply_config,
+        original_ip_detection_extensions,
         route_specifier,
     } = message;
     let mut errors = Errors::new();
@@ -245,6 +250,10 @@ pub fn compile(
     let strip_port = errors.take(strip_port(strip_matching_host_port, strip_port_mode));
     let host = strip_port
         .map(|strip_port| HostPolicy { strip_port, strip_trailing_dot: strip_trailing_host_dot });
+    let use_remote_address = use_remote_address.unwrap_or(false);
+    let clients = client::Fields { use_remote_address, xff_num_trusted_hops, skip_xff_append };
+    let clients = client::compile(clients, &original_ip_detection_extensions);
+    let (detections, append_forwarded_for) = errors.take(clients).unwrap_or_default();
     let via = errors.take(optional_header(&via).at("via"));
     let local_replies = local_reply_config.as_ref();
     let local_replies = local_replies
@@ -278,9 +287,10 @@ pub fn compile(
         path: path.ok_or_else(missing)?,
         host: host.ok_or_else(missing)?,
         underscores: common.underscores,
-        use_remote_address: use_remote_address.unwrap_or(false),
+        use_remote_address,
         xff_num_trusted_hops,
-        skip_xff_append,
+        append_forwarded_for,
+        detections,
         via: via.flatten(),
         proxy_100_continue,
         generate_request_id: generate_request_id.unwrap_or(true),

@@ -56,13 +56,13 @@ fn lists_maps_bytes_and_structs_are_read() {
 fn what_we_do_not_declare_is_left_out_by_path() {
     let value = json!({
         "node": {"id": "a", "unheard": 1},
-        "watchdogs": {"main_thread_watchdog": {}},
+        "hds_config": {},
         "static_resources": {"clusters": [{"name": "a"}, {"name": "b", "upstreamFrobs": [1]}]},
     });
     let Decoded { message, ignored } = from_json::<Bootstrap>(value).unwrap();
     assert_eq!(
         ignored,
-        ["node.unheard", "watchdogs", "static_resources.clusters[1].upstreamFrobs"]
+        ["node.unheard", "hds_config", "static_resources.clusters[1].upstreamFrobs"]
     );
     assert_eq!(message.static_resources.unwrap().clusters.len(), 2);
 }

@@ -103,6 +103,22 @@ pub fn response_additions(options: &[core::HeaderValueOption]) -> Result<Level, 
     Ok(Level { remove: Box::default(), add: additions(options)? })
 }
 
+/// One header that is added.
+///
+/// # Errors
+/// The faults of its fields.
+pub fn header_addition(option: &core::HeaderValueOption) -> Result<Level, Errors> {
+    Ok(Level { remove: Box::default(), add: [addition(option)?].into() })
+}
+
+/// One header that is removed.
+///
+/// # Errors
+/// If it is not one that may be.
+pub fn header_removal(name: &str) -> Result<Level, Errors> {
+    Ok(Level { remove: [modifiable(name)?].into(), add: Box::default() })
+}
+
 fn additions(options: &[core::HeaderValueOption]) -> Result<Box<[Addition]>, Errors> {
     let mut errors = Errors::new();
     if options.len() > MAX_ADDITIONS {

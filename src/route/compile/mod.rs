@@ -18,7 +18,7 @@ mod rewrite;
 mod stats;
 mod weighted;
 
-pub use self::headers::response_additions;
+pub use self::headers::{header_addition, header_removal, response_additions};
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
