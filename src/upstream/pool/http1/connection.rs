@@ -27,8 +27,8 @@ use crate::upstream::pool::settings::ConnectionSettings;
 /// Bytes asked for when a head is expected; a short body comes with it.
 const FIRST_READ: usize = 8 * 1024;
 
-/// Bytes asked for at the most.
-const LARGEST_READ: usize = 128 * 1024;
+/// Bytes asked for at the most. There is room for so many while an origin is waited for.
+const LARGEST_READ: usize = 96 * 1024;
 
 /// A buffer with less room than this is not worth a read.
 const LEAST_ROOM: usize = 2 * 1024;
