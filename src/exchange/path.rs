@@ -97,23 +97,22 @@ impl PathPolicy {
     }
 }
 
-/// Whether there were any.
+/// Whether there were any. Takes one walk over the path, however many there are.
 fn unescape_slashes(path: &mut Vec<u8>) -> bool {
-    let mut at = 0;
-    let mut found = false;
-    while at + 2 < path.len() {
-        let slash = match &path[at..at + 3] {
-            b"%2F" | b"%2f" => b'/',
-            b"%5C" | b"%5c" => b'\\',
-            _ => {
-                at += 1;
-                continue;
-            }
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = &path[..];
+    loop {
+        let (byte, after) = match rest {
+            [] => break,
+            [b'%', b'2', b'F' | b'f', after @ ..] => (b'/', after),
+            [b'%', b'5', b'C' | b'c', after @ ..] => (b'\\', after),
+            [byte, after @ ..] => (*byte, after),
         };
-        path.splice(at..at + 3, [slash]);
-        found = true;
-        at += 1;
+        plain.push(byte);
+        rest = after;
     }
+    let found = plain.len() < path.len();
+    *path = plain;
     found
 }
 

@@ -11,7 +11,7 @@
 //! An [`Hcm`] belongs to one worker and one version of a listener; a change of the listener makes a
 //! new one, and connections of the old one drain.
 
-pub(crate) mod client;
+mod client;
 mod codec;
 pub mod compile;
 pub mod connection;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST};
+use http::header::EXPECT;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -20,10 +20,9 @@ use super::stats::HttpStats;
 use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::headers::{is_grpc, is_hop_by_hop};
 use crate::exchange::interim::{Interim, InterimSink};
-use crate::exchange::stream_info::RequestRecord;
 use crate::exchange::{Body, BodyError, BodyProgress, Request, RequestHead, Response, StreamInfo};
 use crate::net::InterimQueue;
-use crate::route::RouteTable;
+use crate::route::{RouteTable, record_request};
 
 /// Brings a request into the form that filters see; `Err` is an answer that needs no chain.
 pub(super) fn begin(
@@ -48,10 +47,8 @@ pub(super) fn begin(
     stream.idle_timeout = config.timeouts.stream_idle;
     stream.max_duration = config.timeouts.stream_duration;
     let mut body = Body::from(body);
-    let first = match expects_continue(&head) && !config.proxy_100_continue {
-        true => tell_to_go_on(&mut body),
-        false => None,
-    };
+    let waits = !body.is_end_stream() && !config.proxy_100_continue && expects_continue(&head);
+    let first = if waits { tell_to_go_on(&mut body) } else { None };
     let body = track((body, first), &mut stream, config, &hcm.cx.deadlines);
 
     stream.is_grpc = head.method == Method::POST && is_grpc(&head.headers);
@@ -61,7 +58,7 @@ pub(super) fn begin(
     let sane = make_sane(&mut head, config, &mut stream);
     if config.access_logs.needs_request() || local_replies.is_some_and(|form| form.needs_request())
     {
-        stream.request = Some(Box::new(record(&head)));
+        record_request(&head, &mut stream);
     }
     if let Err(reply) = sane {
         return Err(Box::new(reply.into_response(stream)));
@@ -104,15 +101,6 @@ impl InterimSink for InterimText {
         }
         text.extend_from_slice(b"\r\n");
         self.0.push(&text);
-    }
-}
-
-fn record(head: &RequestHead) -> RequestRecord {
-    RequestRecord {
-        method: head.method.clone(),
-        path: head.uri.path_and_query().cloned(),
-        authority: head.headers.get(HOST).cloned(),
-        headers: head.headers.clone(),
     }
 }
 

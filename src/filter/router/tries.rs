@@ -267,9 +267,7 @@ impl Router {
             return;
         }
         let expected = match times.per_try.or(times.whole) {
-            Some(time) if forward.timeout() != Some(time) => {
-                HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-            }
+            Some(time) if forward.timeout() != Some(time) => milliseconds(time),
             Some(_) => match forward.expected_timeout_header() {
                 Some(expected) => expected.clone(),
                 None => return,
@@ -290,8 +288,7 @@ impl Router {
         if let Some(whole) = times.whole.filter(|_| self.config.envoy_headers) {
             let left = whole.saturating_sub(elapsed).max(Duration::from_millis(1));
             let expected = times.per_try.map_or(left, |per_try| per_try.min(left));
-            let expected = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-            head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(expected));
+            head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, milliseconds(expected));
         }
         if route.include_is_timeout_retry() {
             let was_late = HeaderValue::from_static(if was_late { "true" } else { "false" });
@@ -350,6 +347,10 @@ impl Router {
         })
         .await
     }
+}
+
+fn milliseconds(time: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// How a wait between two tries ended.
