@@ -55,16 +55,22 @@ pub fn in_range(value: u32, range: std::ops::RangeInclusive<u32>) -> Result<u32,
     Err(Fault::out_of_range(value, format!("in {}..={}", range.start(), range.end())).into())
 }
 
-/// A fraction in parts of a million, at most all of them.
-pub fn per_million(fraction: &FractionalPercent) -> Result<u32, Errors> {
+/// A fraction's numerator and denominator. The first may be the larger.
+pub fn fraction(fraction: &FractionalPercent) -> Result<(u32, u32), Errors> {
     use crate::proto::envoy::r#type::v3::fractional_percent::DenominatorType;
     let FractionalPercent { numerator, denominator } = *fraction;
-    let factor = match enumeration::<DenominatorType>(denominator).at("denominator")? {
-        DenominatorType::Hundred => 10_000,
-        DenominatorType::TenThousand => 100,
-        DenominatorType::Million => 1,
+    let denominator = match enumeration::<DenominatorType>(denominator).at("denominator")? {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
     };
-    Ok(numerator.saturating_mul(factor).min(1_000_000))
+    Ok((numerator, denominator))
+}
+
+/// A fraction in parts of a million, at most all of them.
+pub fn per_million(message: &FractionalPercent) -> Result<u32, Errors> {
+    let (numerator, denominator) = fraction(message)?;
+    Ok(numerator.saturating_mul(1_000_000 / denominator).min(1_000_000))
 }
 
 /// A port; 0 lets the system choose where that makes sense.

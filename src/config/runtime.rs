@@ -43,13 +43,7 @@ impl Fraction {
     /// # Errors
     /// When the denominator is none that the API declares.
     pub fn compile(message: &FractionalPercent) -> Result<Self, Errors> {
-        let FractionalPercent { numerator, denominator } = *message;
-        let denominator = fields::enumeration::<DenominatorType>(denominator).at("denominator")?;
-        let denominator = match denominator {
-            DenominatorType::Hundred => 100,
-            DenominatorType::TenThousand => 10_000,
-            DenominatorType::Million => 1_000_000,
-        };
+        let (numerator, denominator) = fields::fraction(message)?;
         Ok(Self { numerator, denominator })
     }
 

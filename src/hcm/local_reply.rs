@@ -2,14 +2,14 @@
 //! another status, text and headers; then its text takes the form of that mapper, or the usual one.
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::exchange::{LocalReplyForm, ResponseHead, StreamInfo};
 use crate::route::HeaderLevel;
 use crate::telemetry::access_log::format::{Context, RequestSource};
-use crate::telemetry::access_log::{Filter, Line};
+use crate::telemetry::access_log::{BodyForm, Filter};
 
 /// A compiled `LocalReplyConfig`.
 #[derive(Debug)]
@@ -26,13 +26,6 @@ pub(super) struct Mapper {
     pub(super) text: Option<Bytes>,
     pub(super) body: Option<BodyForm>,
     pub(super) headers: HeaderLevel,
-}
-
-/// The form of a body, and what it is said to be.
-#[derive(Debug)]
-pub(super) struct BodyForm {
-    pub(super) line: Line,
-    pub(super) content_type: HeaderValue,
 }
 
 impl LocalReplies {

@@ -2,6 +2,8 @@
 
 use http::{StatusCode, Version};
 
+use crate::telemetry::metrics::count_class;
+
 crate::stats! {
     /// Cells of one stat prefix.
     pub struct HttpStats {
@@ -88,12 +90,15 @@ impl HttpStats {
     /// Counts a response by its class.
     pub fn count_response(&self, status: StatusCode) {
         self.downstream_rq_completed.inc();
-        match status.as_u16() / 100 {
-            1 => self.downstream_rq_1xx.inc(),
-            2 => self.downstream_rq_2xx.inc(),
-            3 => self.downstream_rq_3xx.inc(),
-            4 => self.downstream_rq_4xx.inc(),
-            _ => self.downstream_rq_5xx.inc(),
-        }
+        count_class(
+            status,
+            [
+                &self.downstream_rq_1xx,
+                &self.downstream_rq_2xx,
+                &self.downstream_rq_3xx,
+                &self.downstream_rq_4xx,
+                &self.downstream_rq_5xx,
+            ],
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! Answering a request without an upstream.
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::exchange::{LocalReply, RequestHead, StreamInfo};
-use crate::telemetry::access_log::Line;
+use crate::telemetry::access_log::BodyForm;
 use crate::telemetry::access_log::format::{Context, RequestSource};
 
 /// `config.route.v3.DirectResponseAction`
@@ -15,7 +15,7 @@ pub struct DirectResponse {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
     /// What the body is made of instead, and said to be.
-    pub(super) form: Option<Box<(Line, HeaderValue)>>,
+    pub(super) form: Option<Box<BodyForm>>,
 }
 
 impl DirectResponse {
@@ -24,7 +24,7 @@ impl DirectResponse {
         let Some(form) = &self.form else {
             return LocalReply::new(self.status, "direct_response", self.body.clone());
         };
-        let (line, content_type) = &**form;
+        let BodyForm { line, content_type } = &**form;
         // Operators read status and body there; what is sent is not known yet.
         let sent = stream.status.replace(self.status);
         let said = std::mem::replace(

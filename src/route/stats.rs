@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::config::matcher::HeaderMatcher;
 use crate::exchange::RequestHead;
+use crate::telemetry::metrics::count_class;
 
 crate::stats! {
     /// Cells of a virtual cluster, or of a route.
@@ -60,13 +61,16 @@ impl RequestCounts {
     pub fn answered(&self, status: StatusCode) {
         self.each(|stats| {
             stats.upstream_rq_completed.inc();
-            match status.as_u16() / 100 {
-                1 => stats.upstream_rq_1xx.inc(),
-                2 => stats.upstream_rq_2xx.inc(),
-                3 => stats.upstream_rq_3xx.inc(),
-                4 => stats.upstream_rq_4xx.inc(),
-                _ => stats.upstream_rq_5xx.inc(),
-            }
+            count_class(
+                status,
+                [
+                    &stats.upstream_rq_1xx,
+                    &stats.upstream_rq_2xx,
+                    &stats.upstream_rq_3xx,
+                    &stats.upstream_rq_4xx,
+                    &stats.upstream_rq_5xx,
+                ],
+            );
         });
     }
 }

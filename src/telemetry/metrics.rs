@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -25,6 +27,12 @@ impl Counter {
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Counts an answer among those of its class, from 1xx to 5xx. What is of none of them is an error.
+pub fn count_class(status: StatusCode, classes: [&Counter; 5]) {
+    let class = usize::from(status.as_u16() / 100);
+    classes[class.clamp(1, 5) - 1].inc();
 }
 
 /// A number that rises and falls.

@@ -2,6 +2,8 @@
 
 use http::StatusCode;
 
+use crate::telemetry::metrics::count_class;
+
 crate::stats! {
     /// Cells of one cluster. Clusters of one name share them while either lives, so that counters go
     /// on when a cluster is replaced.
@@ -125,12 +127,15 @@ impl ClusterStats {
     /// [`LocalCluster::send`]: super::LocalCluster::send
     pub fn count_response(&self, status: StatusCode) {
         self.upstream_rq_completed.inc();
-        match status.as_u16() / 100 {
-            1 => self.upstream_rq_1xx.inc(),
-            2 => self.upstream_rq_2xx.inc(),
-            3 => self.upstream_rq_3xx.inc(),
-            4 => self.upstream_rq_4xx.inc(),
-            _ => self.upstream_rq_5xx.inc(),
-        }
+        count_class(
+            status,
+            [
+                &self.upstream_rq_1xx,
+                &self.upstream_rq_2xx,
+                &self.upstream_rq_3xx,
+                &self.upstream_rq_4xx,
+                &self.upstream_rq_5xx,
+            ],
+        );
     }
 }

@@ -38,7 +38,7 @@ use self::codings::decode;
 use crate::harness::resources::{
     bootstrap, filter, hcm, listener_of, router, static_cluster, table, to,
 };
-use crate::harness::{Answer, Origin, Proxy, Script, request, run};
+use crate::harness::{Answer, Origin, Proxy, Script, filter_is_taken, request};
 
 const COMPRESSION: &str = "nuncio.extensions.filters.http.compression.v1.Compression";
 
@@ -101,27 +101,7 @@ async fn what_the_document_shows_is_taken() {
         }
     }
     assert_eq!(filters.len(), 6, "{filters:?}");
-    let types = "type.googleapis.com/envoy.extensions.filters";
     for shown in filters {
-        let indented: String = shown.lines().map(|line| format!("          {line}\n")).collect();
-        let yaml = format!(
-            "static_resources:
-  listeners:
-  - name: in
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {types}.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          route_config: {{ virtual_hosts: [] }}
-          http_filters:
-{indented}          - name: router
-            typed_config: {{ '@type': {types}.http.router.v3.Router }}
-"
-        );
-        let said = run(["--mode", "validate", "--config-yaml", &yaml]).await;
-        assert_eq!(said.code, Some(0), "{}\n{yaml}", said.all());
+        filter_is_taken(&shown).await;
     }
 }

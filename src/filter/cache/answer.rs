@@ -23,6 +23,7 @@ use super::fill::stated_length;
 use crate::cache::policy::time;
 use crate::cache::{Entry, Follower, Part, Ranges, Stored, flight};
 use crate::exchange::{Body, BodyError, Response, ResponseHead, StreamInfo};
+use crate::filter::head::{opaque, tags};
 
 /// How caches on the way say what they did (RFC 9211).
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -227,21 +228,6 @@ fn is_strong_date(stored: &HeaderMap) -> bool {
     changed.zip(made).is_some_and(|(changed, made)| changed + Duration::from_secs(1) <= made)
 }
 
-/// The tags of a list; a tag may have commas in it.
-fn tags(list: &[u8]) -> Vec<&[u8]> {
-    let mut quoted = false;
-    let parts = list.split(move |byte| {
-        quoted ^= *byte == b'"';
-        *byte == b',' && !quoted
-    });
-    parts.map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()).collect()
-}
-
-/// A tag as far as the weak comparison looks at it.
-fn opaque(tag: &[u8]) -> &[u8] {
-    tag.strip_prefix(b"W/").unwrap_or(tag)
-}
-
 /// A body of these pieces, without a copy.
 fn pieces(mut bytes: impl Iterator<Item = Bytes>) -> Body {
     match (bytes.next(), bytes.next()) {
@@ -323,13 +309,6 @@ impl http_body::Body for Followed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_of_tags_have_commas_in_them() {
-        let found = tags(b" \"a,b\" , W/\"c\",, *");
-        assert_eq!(found, [&b"\"a,b\""[..], b"W/\"c\"", b"*"]);
-        assert_eq!(opaque(b"W/\"c\""), opaque(b"\"c\""));
-    }
 
     #[test]
     fn a_date_is_strong_a_second_later() {

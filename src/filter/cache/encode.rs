@@ -14,7 +14,7 @@ use crate::cache::{Entry, Key, MediaRange, Other, Store, Stored};
 use crate::coding::Coding;
 use crate::coding::accept::{Choice, Weights};
 use crate::config::{Errors, OrFault, fields};
-use crate::filter::compression::head;
+use crate::filter::head;
 use crate::proto::nuncio::extensions::filters::http::cache::v1::cache as proto;
 
 const DEFAULT_LEVEL: u32 = 6;

@@ -9,9 +9,9 @@ use http::header::ACCEPT_ENCODING;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::head;
 use super::rules::Rules;
 use crate::coding::Coding;
+use crate::filter::head;
 
 /// The compressors that a request came by, outermost first. Clones are of the same request.
 #[derive(Clone, Default)]

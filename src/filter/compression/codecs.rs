@@ -10,7 +10,6 @@ use http_body_util::BodyExt;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::head;
 use super::meter::{End, Outcome};
 use super::stats::{Counts, Direction, Operation, Tally};
 use super::{Flush, decoded, encoded};
@@ -19,6 +18,7 @@ use crate::coding::{Coding, Decoding, Encoding, Limits, Pool, whole};
 use crate::exchange::Body;
 use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
+use crate::filter::head;
 use crate::filter::registry::FilterContext;
 
 /// A body in more codings than these is left alone: each costs memory, and no honest one has as many.
@@ -27,7 +27,7 @@ const MOST_CODINGS: usize = 3;
 /// The codecs of one filter on one worker.
 pub(super) struct Codecs {
     pool: Pool,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     pub(super) counts: Counts,
 }
 

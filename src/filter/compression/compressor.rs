@@ -15,13 +15,13 @@ use super::chain::{self, Accepted, Chain, Choice, Member};
 use super::codecs::{AlsoCount, Codecs};
 use super::compressor_config::{Config, RouteCompressor};
 pub(in crate::filter) use super::compressor_config::{OVERRIDE, REGISTRATION};
-use super::head;
 use super::library::stat_name;
 use super::meter::Outcome;
 use super::rules::Skip;
 use super::stats::{Direction, Operation};
 use crate::coding::{Coding, Encoding};
 use crate::exchange::{HttpService, Request, Response, StreamReset};
+use crate::filter::head;
 use crate::filter::{Filter, FilterFactory, Stage, WorkerContext, route_config};
 use crate::telemetry::Scope;
 

@@ -12,7 +12,6 @@ use http_body::Body as _;
 
 use super::codecs::{AlsoCount, Codecs, take_last_coding_off};
 use super::compressor_config::flag;
-use super::head;
 use super::library::{self, Reading, stat_name};
 use super::meter::Outcome;
 use super::stats::{Direction, Operation};
@@ -20,6 +19,7 @@ use super::trailers::{ByteCounts, Names, WithByteCounts};
 use crate::coding::{Coding, Limits};
 use crate::config::{Errors, Fault, OrFault};
 use crate::exchange::{Body, HttpService, Request, Response, StreamReset};
+use crate::filter::head;
 use crate::filter::registry::{FilterContext, Registration};
 use crate::filter::{Filter, FilterFactory, Stage, WorkerContext};
 use crate::proto::any::unpack;

@@ -26,7 +26,6 @@ mod decode_body;
 mod decompressor;
 mod encode_body;
 mod gather;
-pub(super) mod head;
 mod library;
 mod meter;
 mod rules;
@@ -53,11 +52,11 @@ use self::gather::{Gathered, gather};
 pub use self::meter::{End, Outcome};
 use self::rules::{Skip, Tags};
 use self::stats::Direction;
+use super::head;
 use super::registry::FilterContext;
 use super::{Filter, FilterFactory, Stage, WorkerContext, route_config};
 use crate::coding::accept::{Choice, Weights};
 use crate::coding::{Coding, Encoding, Limits};
-use crate::exchange::deadline::Deadlines;
 use crate::exchange::{
     Body, HttpService, Request, RequestHead, Response, ResponseHead, StreamReset,
 };
@@ -82,7 +81,6 @@ impl FilterFactory for Compression {
             name: Arc::clone(&self.place.name),
             policy: Arc::clone(&self.policy),
             codecs,
-            deadlines: cx.deadlines.clone(),
         })
     }
 }
@@ -93,7 +91,6 @@ struct Coder {
     name: Arc<str>,
     policy: Arc<Policy>,
     codecs: Codecs,
-    deadlines: Deadlines,
 }
 
 /// What must be known of a request once its response is there.
@@ -137,7 +134,7 @@ impl Asked {
     fn has_weak_form_of(&self, tag: &HeaderValue) -> bool {
         let Some(has) = &self.has else { return false };
         let (mut weak, mut strong) = (false, false);
-        for item in has.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        for item in head::tags(has.as_bytes()) {
             weak |= item.strip_prefix(b"W/").is_some_and(|item| item == tag.as_bytes());
             strong |= item == tag.as_bytes();
         }
@@ -287,7 +284,7 @@ impl Coder {
         headers: &HeaderMap,
         body: &mut Body,
     ) -> Result<Option<usize>, Skip> {
-        match gather(std::mem::take(body), SHORT, &self.deadlines).await {
+        match gather(std::mem::take(body), SHORT, &self.codecs.deadlines).await {
             Gathered::Whole(plain) => {
                 let made = self.codecs.encode_whole(&plain, encoding, Direction::Response).await;
                 let Some(made) = made else {

@@ -4,8 +4,8 @@
 use http::header::{CONTENT_ENCODING, ETAG};
 use http::{HeaderMap, StatusCode};
 
-use super::head;
 use crate::cache::MediaRange;
+use crate::filter::head;
 
 /// Why a body stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

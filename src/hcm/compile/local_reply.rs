@@ -4,8 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::config::{Errors, Fault, OrFault, fields};
-use crate::hcm::local_reply::{BodyForm, LocalReplies, Mapper};
-use crate::proto::envoy::config::core::v3 as core;
+use crate::hcm::local_reply::{LocalReplies, Mapper};
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::response_additions;
 use crate::telemetry::access_log::compile::{compile_body, compile_filter};
@@ -13,12 +12,9 @@ use crate::telemetry::access_log::compile::{compile_body, compile_filter};
 pub(super) fn compile(config: &proto::LocalReplyConfig) -> Result<LocalReplies, Errors> {
     let proto::LocalReplyConfig { mappers, body_format } = config;
     let mut errors = Errors::new();
-    let compiled: Vec<Mapper> = mappers
-        .iter()
-        .enumerate()
-        .filter_map(|(i, mapper)| errors.take(compile_mapper(mapper).index(i).at("mappers")))
-        .collect();
-    let body = body_format.as_ref().map(|format| errors.take(form(format).at("body_format")));
+    let compiled = errors.each("mappers", mappers, compile_mapper);
+    let body =
+        body_format.as_ref().map(|format| errors.take(compile_body(format).at("body_format")));
     errors.finish()?;
     Ok(LocalReplies { mappers: compiled.into(), body: body.flatten() })
 }
@@ -32,7 +28,7 @@ fn compile_mapper(mapper: &proto::ResponseMapper) -> Result<Mapper, Errors> {
     let status = status_code.map(|code| errors.take(status(code).at("status_code")));
     let text = body.as_ref().map(|text| errors.take(fields::data_source(text).at("body")));
     let body = body_format_override.as_ref();
-    let body = body.map(|format| errors.take(form(format).at("body_format_override")));
+    let body = body.map(|format| errors.take(compile_body(format).at("body_format_override")));
     let headers = errors.take(response_additions(headers_to_add).at("headers_to_add"));
     match (filter, headers) {
         (Some(filter), Some(headers)) if errors.is_empty() => Ok(Mapper {
@@ -50,9 +46,4 @@ fn status(code: u32) -> Result<StatusCode, Errors> {
     let code = fields::in_range(code, 200..=599)?;
     let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
     status.ok_or_else(|| Fault::out_of_range(code, "a status").into())
-}
-
-fn form(format: &core::SubstitutionFormatString) -> Result<BodyForm, Errors> {
-    let (line, content_type) = compile_body(format)?;
-    Ok(BodyForm { line, content_type })
 }

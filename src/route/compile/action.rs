@@ -106,16 +106,15 @@ fn forward(
         path_rewrite_policy,
     };
     let path = errors.take(rewrite::path(path, pattern)).flatten().map(Box::new);
-    let limit = timeout.as_ref().map(fields::duration).transpose().at("timeout");
-    let limit = errors.take(limit).flatten().unwrap_or(DEFAULT_TIMEOUT);
+    let limit =
+        errors.take(optional_duration(timeout).at("timeout")).flatten().unwrap_or(DEFAULT_TIMEOUT);
     let stream_duration = max_stream_duration.map(stream_duration).transpose();
     let stream_duration = errors.take(stream_duration.at("max_stream_duration")).flatten();
     // Where streams have a duration the older fields do not count.
     let limit = if stream_duration.is_some() { Duration::ZERO } else { limit };
     let grpc_timeout = errors.take(grpc_timeout(max_grpc_timeout, grpc_timeout_offset)).flatten();
     let grpc_timeout = grpc_timeout.filter(|_| stream_duration.is_none());
-    let idle_timeout = idle_timeout.as_ref().map(fields::duration).transpose().at("idle_timeout");
-    let idle_timeout = errors.take(idle_timeout).flatten();
+    let idle_timeout = errors.take(optional_duration(idle_timeout).at("idle_timeout")).flatten();
     let priority = match errors.take(fields::enumeration(priority).at("priority")) {
         Some(core::RoutingPriority::High) => RoutingPriority::High,
         Some(core::RoutingPriority::Default) | None => RoutingPriority::Default,

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use super::{Shared, headers};
-use crate::config::matcher::HeaderField;
 use crate::config::runtime::Fraction;
-use crate::config::{Errors, Fault, OrFault};
+use crate::config::{Errors, OrFault};
 use crate::proto::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 use crate::route::HostValue;
-use crate::route::action::ClusterSource;
 use crate::route::mirror::{Mirror, MirrorHost};
 
 /// The mirrors of a level, or those of the level above if it has none.
@@ -41,21 +39,7 @@ fn compile(policy: RequestMirrorPolicy, shared: &mut Shared<'_>) -> Result<Mirro
         host_rewrite_literal,
     } = policy;
     let mut errors = Errors::new();
-    let cluster = match (cluster.is_empty(), cluster_header.is_empty()) {
-        (true, true) => {
-            errors.push("cluster", Fault::Required);
-            None
-        }
-        (false, false) => {
-            let fault = Fault::Conflict("excludes cluster; set only one".into());
-            errors.push("cluster_header", fault);
-            None
-        }
-        (false, true) => Some(ClusterSource::Name(shared.cluster(&cluster))),
-        (true, false) => errors
-            .take(HeaderField::compile(&cluster_header).at("cluster_header"))
-            .map(|field| ClusterSource::Header(Box::new(field))),
-    };
+    let cluster = errors.take(shared.cluster_or_header(("cluster", &cluster), &cluster_header));
     let runtime = shared.cx.runtime;
     let share = runtime_fraction.map(|fraction| runtime.fraction(&fraction)).transpose();
     let share = errors.take(share.at("runtime_fraction")).flatten();

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use prost_types::Any as ProtoAny;
 
-use super::action::Timeout;
+use super::action::{ClusterSource, Timeout};
 use super::headers::Mutations;
 use super::host::Domains;
 use super::mirror::Mirror;
@@ -37,7 +37,7 @@ use super::{
     Action, Entry, HostRoutes, Overrides, Redirect, Route, RouteTable, Target, ToTls, VirtualHost,
     Weighted,
 };
-use crate::config::matcher::{RegexMatcher, header_name};
+use crate::config::matcher::{HeaderField, RegexMatcher, header_name};
 use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::{UnpackError, effective_type, unpack};
@@ -85,6 +85,25 @@ impl Shared<'_> {
         let name: Arc<str> = name.into();
         self.clusters.insert(Arc::clone(&name));
         name
+    }
+
+    /// A cluster that the field `named` names, or that requests name in the header `cluster_header`.
+    fn cluster_or_header(
+        &mut self,
+        (named, name): (&'static str, &str),
+        cluster_header: &str,
+    ) -> Result<ClusterSource, Errors> {
+        match (name.is_empty(), cluster_header.is_empty()) {
+            (true, true) => Err(Errors::from(Fault::Required).at(named)),
+            (false, false) => {
+                let fault = Fault::Conflict(format!("excludes {named}; set only one").into());
+                Err(Errors::from(fault).at("cluster_header"))
+            }
+            (false, true) => Ok(ClusterSource::Name(self.cluster(name))),
+            (true, false) => HeaderField::compile(cluster_header)
+                .map(|field| ClusterSource::Header(Box::new(field)))
+                .at("cluster_header"),
+        }
     }
 }
 

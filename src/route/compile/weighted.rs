@@ -5,7 +5,7 @@ use prost_types::Struct;
 
 use super::action::for_balancing;
 use super::{Inherited, LevelFields, Shared, headers, rewrite};
-use crate::config::matcher::{HeaderField, header_name};
+use crate::config::matcher::header_name;
 use crate::config::{Errors, Fault, OrFault};
 use crate::proto::envoy::config::route::v3 as proto;
 use crate::route::action::ClusterSource;
@@ -87,20 +87,7 @@ fn cluster_weight(
     if weight.is_none() {
         errors.push("weight", Fault::Required);
     }
-    let cluster = match (name.is_empty(), cluster_header.is_empty()) {
-        (true, true) => {
-            errors.push("name", Fault::Required);
-            None
-        }
-        (false, false) => {
-            errors.push("cluster_header", Fault::Conflict("excludes name; set only one".into()));
-            None
-        }
-        (false, true) => Some(ClusterSource::Name(shared.cluster(&name))),
-        (true, false) => errors
-            .take(HeaderField::compile(&cluster_header).at("cluster_header"))
-            .map(|field| ClusterSource::Header(Box::new(field))),
-    };
+    let cluster = errors.take(shared.cluster_or_header(("name", &name), &cluster_header));
     let host = match host_rewrite_specifier {
         None => None,
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {

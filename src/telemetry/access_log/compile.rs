@@ -10,7 +10,7 @@ use super::filter::{Comparison, Filter, Op};
 use super::format::{self, Format};
 use super::json::JsonFormat;
 use super::sink::{Sink, Sinks, Target};
-use super::{AccessLog, AccessLogs, Line, LineBody};
+use super::{AccessLog, AccessLogs, BodyForm, Line, LineBody};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::ResponseFlags;
 use crate::proto::any::{UnpackError, effective_type, unpack};
@@ -137,9 +137,7 @@ pub fn compile_line(format: &core::SubstitutionFormatString) -> Result<Line, Err
 ///
 /// # Errors
 /// The faults of the format, each at its field.
-pub fn compile_body(
-    format: &core::SubstitutionFormatString,
-) -> Result<(Line, HeaderValue), Errors> {
+pub fn compile_body(format: &core::SubstitutionFormatString) -> Result<BodyForm, Errors> {
     let line = compile_line(format)?;
     let content_type = match (format.content_type.as_str(), line.is_json()) {
         ("", true) => HeaderValue::from_static("application/json"),
@@ -148,7 +146,7 @@ pub fn compile_body(
             .map_err(|_invalid| Fault::invalid(format!("{given:?}"), "not a header value"))
             .at("content_type")?,
     };
-    Ok((line, content_type))
+    Ok(BodyForm { line, content_type })
 }
 
 fn text_of(source: &core::DataSource) -> Result<String, Errors> {

@@ -15,6 +15,8 @@ mod time;
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use crate::exchange::StreamInfo;
 pub use filter::Filter;
 use format::{Context, Format};
@@ -41,6 +43,15 @@ struct AccessLog {
 pub struct Line {
     body: LineBody,
     omit_empty: bool,
+}
+
+/// The form of a body, and what the body is said to be.
+#[derive(Debug)]
+pub struct BodyForm {
+    /// Its text.
+    pub line: Line,
+    /// The value of `Content-Type`.
+    pub content_type: HeaderValue,
 }
 
 #[derive(Debug, Clone, PartialEq)]

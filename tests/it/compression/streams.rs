@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::HeaderMap;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,10 +57,17 @@ async fn chunk(client: &mut Http1) -> Vec<u8> {
     piece
 }
 
-/// How long each of so many events of a stream takes from its origin to its client, where they can all be
-/// read.
-async fn delays_of_events(coding: &str, count: usize) -> Vec<Duration> {
-    let (origin, pieces) = told("text/event-stream; charset=utf-8").await;
+/// An answer whose head has come, and what its origin is told to send.
+struct Begun {
+    _proxy: Proxy,
+    pieces: mpsc::Sender<String>,
+    client: Http1,
+    headers: HeaderMap,
+}
+
+/// An answer of this type, which is encoded in this coding.
+async fn begun(content_type: &'static str, coding: &str) -> Begun {
+    let (origin, pieces) = told(content_type).await;
     let filter = compression(json!({ "encodings": [{ "coding": coding }] }));
     let routes = json!({ "route_config": table("local", &[to("one")]) });
     let cluster = static_cluster("one", &[origin]);
@@ -70,6 +78,14 @@ async fn delays_of_events(coding: &str, count: usize) -> Vec<Duration> {
         .await;
     let (_, headers) = client.head().await.unwrap();
     assert_eq!(headers["content-encoding"], coding);
+    Begun { _proxy: proxy, pieces, client, headers }
+}
+
+/// How long each of so many events of a stream takes from its origin to its client, where they can all be
+/// read.
+async fn delays_of_events(coding: &str, count: usize) -> Vec<Duration> {
+    let kind = "text/event-stream; charset=utf-8";
+    let Begun { _proxy, pieces, mut client, headers } = begun(kind, coding).await;
     let (mut coded, mut sent, mut delays) = (Vec::new(), String::new(), Vec::new());
     for n in 0..count {
         let event = format!("data: event {n}\n\n");
@@ -115,16 +131,7 @@ async fn events_of_a_stream_are_there_within_ten_milliseconds() {
 #[tokio::test]
 async fn a_body_that_pauses_is_given_as_far_as_it_is() {
     for coding in ALL {
-        let (origin, pieces) = told("text/plain").await;
-        let filter = compression(json!({ "encodings": [{ "coding": coding }] }));
-        let routes = json!({ "route_config": table("local", &[to("one")]) });
-        let cluster = static_cluster("one", &[origin]);
-        let proxy = Proxy::with(bootstrap(&[filtered(&[filter], routes)], &[cluster])).await;
-        let mut client = Http1::connect(proxy.listener("in").await).await;
-        client
-            .send(&format!("GET / HTTP/1.1\r\nhost: test\r\naccept-encoding: {coding}\r\n\r\n"))
-            .await;
-        let (_, headers) = client.head().await.unwrap();
+        let Begun { _proxy, pieces, mut client, headers } = begun("text/plain", coding).await;
         let (mut coded, mut sent) = (Vec::new(), String::new());
         for n in 0..3 {
             let piece = lines(100 * (n + 1));

@@ -1,4 +1,5 @@
-//! What heads say of a body's bytes, and how that changes when the bytes do.
+//! What heads say of a body's bytes, and how that changes when the bytes do: for filters that keep bodies, or
+//! make others of them.
 
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY,
@@ -59,7 +60,7 @@ pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Says that a response depends on `Accept-Encoding`, if that is not said already.
-pub(in crate::filter) fn vary_by_coding(headers: &mut HeaderMap) {
+pub(super) fn vary_by_coding(headers: &mut HeaderMap) {
     let says_it = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name == b"*";
     if !vary(headers).any(says_it) {
         headers.append(VARY, HeaderValue::from_static("accept-encoding"));
@@ -67,14 +68,14 @@ pub(in crate::filter) fn vary_by_coding(headers: &mut HeaderMap) {
 }
 
 /// Takes away what is said of bytes that are about to be others.
-pub(in crate::filter) fn forget_bytes(headers: &mut HeaderMap) {
+pub(super) fn forget_bytes(headers: &mut HeaderMap) {
     for name in OF_THE_BYTES {
         headers.remove(name);
     }
 }
 
 /// Says that a body is in this coding, upon those that it is in already.
-pub(in crate::filter) fn say_encoded(headers: &mut HeaderMap, coding: Coding) {
+pub(super) fn say_encoded(headers: &mut HeaderMap, coding: Coding) {
     headers.append(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
 }
 
@@ -89,7 +90,7 @@ pub(super) fn has_strong_tag(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a response's strong entity tag weak.
-pub(in crate::filter) fn weaken_tag(headers: &mut HeaderMap) {
+pub(super) fn weaken_tag(headers: &mut HeaderMap) {
     let Some(tag) = headers.get(ETAG).filter(|tag| is_strong(tag)) else { return };
     let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
     match weak {
@@ -97,6 +98,21 @@ pub(in crate::filter) fn weaken_tag(headers: &mut HeaderMap) {
         // Two letters more make no header value a bad one; a tag that could be wrong is not sent.
         Err(_) => headers.remove(ETAG),
     };
+}
+
+/// The tags of a list; a tag may have commas in it.
+pub(super) fn tags(list: &[u8]) -> Vec<&[u8]> {
+    let mut quoted = false;
+    let parts = list.split(move |byte| {
+        quoted ^= *byte == b'"';
+        *byte == b',' && !quoted
+    });
+    parts.map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()).collect()
+}
+
+/// A tag as far as the weak comparison looks at it.
+pub(super) fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
 #[cfg(test)]
@@ -156,5 +172,12 @@ mod tests {
         assert!(!is_grpc(&headers(&[("content-type", "application/json")])));
         assert!(is_event_stream(&headers(&[("content-type", "text/event-stream; charset=utf-8")])));
         assert!(forbids_transforms(&headers(&[("cache-control", "public, No-Transform")])));
+    }
+
+    #[test]
+    fn lists_of_tags_have_commas_in_them() {
+        let found = tags(b" \"a,b\" , W/\"c\",, *");
+        assert_eq!(found, [&b"\"a,b\""[..], b"W/\"c\"", b"*"]);
+        assert_eq!(opaque(b"W/\"c\""), opaque(b"\"c\""));
     }
 }
