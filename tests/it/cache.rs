@@ -43,8 +43,11 @@ use crate::xds_world::World;
 const CACHE: &str = "nuncio.extensions.filters.http.cache.v1.Cache";
 
 fn caching(config: Value, routes: Value) -> Value {
-    let filters = json!({ "http_filters": [filter("cache", CACHE, config), router()] });
-    listener_of("in", hcm(routes, filters))
+    let options = json!({
+        "http_filters": [filter("cache", CACHE, config), router()],
+        "http_protocol_options": { "enable_trailers": true },
+    });
+    listener_of("in", hcm(routes, options))
 }
 
 async fn cached(origin: &Origin, config: Value) -> (Proxy, SocketAddr) {

@@ -20,6 +20,7 @@ use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::path::{EscapedSlashes, PathPolicy};
 use crate::filter::chain::FilterChain;
 use crate::filter::registry;
+use crate::http1::case::NameFormat;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::{self, RouteTable};
 use crate::telemetry::access_log::{AccessLogs, Sinks};
@@ -119,6 +120,13 @@ pub struct RdsConfig {
 pub struct Http1Options {
     /// Serve HTTP/1.0 as well.
     pub accept_http_10: bool,
+    /// Trailers pass, in both directions: `enable_trailers`.
+    pub trailers: bool,
+    /// A request with a length beside the chunked coding is read as chunked: `allow_chunked_length`.
+    /// Otherwise it is refused.
+    pub chunked_length: bool,
+    /// How names of headers are written: `header_key_format`.
+    pub names: NameFormat,
 }
 
 /// Limits of HTTP/2; absent values are the codec's.
