@@ -61,7 +61,8 @@ async fn cached_at(origin: SocketAddr, config: Value) -> (Proxy, SocketAddr) {
 /// The same by another route to `one`.
 async fn cached_by(route: Value, origin: SocketAddr, config: Value) -> (Proxy, SocketAddr) {
     let routes = json!({ "route_config": table("local", &[route]) });
-    let cluster = static_cluster("one", &[origin]);
+    let mut cluster = static_cluster("one", &[origin]);
+    cluster["http_protocol_options"] = json!({ "enable_trailers": true });
     let proxy = Proxy::with(bootstrap(&[caching(config, routes)], &[cluster])).await;
     let address = proxy.listener("in").await;
     (proxy, address)
