@@ -26,6 +26,8 @@ mod health;
 #[cfg(test)]
 mod hedging;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod http_clients;
 #[cfg(test)]
 mod http_faults;
