@@ -70,20 +70,18 @@ pub(super) fn begin(
                 head.headers.remove(name);
             }
         }
-        if !find_route(&table, &head, &mut stream) {
-            config.stats.no_route.inc();
-        }
+        find_route(&table, &head, &mut stream);
         stream.route_table = Some(table as _);
     }
     Ok(Request { head, body, stream })
 }
 
-/// Pins the route of a request; false if there is none.
-pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) -> bool {
-    let Some(route) = table.find(head, rand::random) else { return false };
-    stream.route_name = route.name().cloned();
-    stream.route = Some(route as _);
-    true
+/// Pins the route of a request, if there is one.
+pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) {
+    if let Some(route) = table.find(head, rand::random) {
+        stream.route_name = route.name().cloned();
+        stream.route = Some(route as _);
+    }
 }
 
 /// Writes interim responses as HTTP/1.1.

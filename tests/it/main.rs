@@ -66,6 +66,8 @@ mod sessions;
 #[cfg(test)]
 mod static_config;
 #[cfg(test)]
+mod vhds;
+#[cfg(test)]
 mod xds_connection;
 mod xds_delta;
 #[cfg(test)]
