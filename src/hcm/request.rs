@@ -50,9 +50,7 @@ pub(super) fn begin(
                 head.headers.remove(name);
             }
         }
-        if !find_route(&table, &head, &mut stream) {
-            config.stats.no_route.inc();
-        }
+        find_route(&table, &head, &mut stream);
         stream.route_table = Some(table as _);
     }
     Ok(Request { head, body, stream })
@@ -84,12 +82,12 @@ fn open_books(handle: &ConnectionHandle, version: http::Version) -> Box<StreamIn
     stream
 }
 
-/// Pins the route of a request; false if there is none.
-pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) -> bool {
-    let Some(route) = table.find(head, rand::random) else { return false };
-    stream.route_name = route.name().cloned();
-    stream.route = Some(route as _);
-    true
+/// Pins the route of a request, if there is one.
+pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) {
+    if let Some(route) = table.find(head, rand::random) {
+        stream.route_name = route.name().cloned();
+        stream.route = Some(route as _);
+    }
 }
 
 /// Counts and times the bytes of a request's body, if it has one.

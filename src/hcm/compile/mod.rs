@@ -82,6 +82,8 @@ pub struct HcmConfig {
     pub local_replies: Option<Arc<LocalReplies>>,
     /// Where finished exchanges are written.
     pub access_logs: AccessLogs,
+    /// `stat_prefix`
+    pub stat_prefix: Arc<str>,
     /// Cells of its stat prefix.
     pub stats: Arc<HttpStats>,
 }
@@ -307,6 +309,7 @@ pub fn compile(
         local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),
+        stat_prefix,
     })
 }
 
@@ -347,6 +350,10 @@ fn compile_routes(
                 telemetry: &cx.telemetry,
             };
             let table = RouteTable::compile(table, &cx).at("route_config")?;
+            if table.host_source().is_some() {
+                let reason = "a table in a listener has all of its virtual hosts; use rds";
+                return Err(Errors::from(Fault::unsupported(reason)).at("route_config.vhds"));
+            }
             Ok(RouteSource::Inline(Arc::new(table)))
         }
         Some(RouteSpecifier::Rds(rds)) => Ok(RouteSource::Rds(compile_rds(&rds).at("rds")?)),
