@@ -8,10 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::HcmConfig;
 use super::client::detect;
+use super::compile::Http1Options;
 use super::stats::HttpStats;
 use crate::exchange::headers::{
-    X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop,
-    strip_hop_by_hop,
+    SchemeOfUpstream, X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID,
+    is_hop_by_hop, strip_hop_by_hop,
 };
 use crate::exchange::path::Normal;
 use crate::exchange::{LocalReply, RequestHead, StreamInfo};
@@ -33,10 +34,10 @@ pub(super) fn make_sane(
     if head.method == Method::CONNECT {
         return Err(LocalReply::route_not_found());
     }
-    settle_authority(head)?;
+    settle_authority(head, &config.http1)?;
     config.host.apply(&mut head.headers, stream.downstream.local.port());
     settle_path(head, config)?;
-    let seen = Seen::of(&head.headers);
+    let mut seen = Seen::of(&head.headers);
     if seen.bytes > config.max_request_headers_bytes as usize {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(LocalReply::new(status, "request_headers_too_large", ""));
@@ -47,6 +48,10 @@ pub(super) fn make_sane(
     if seen.underscore {
         config.underscores.apply(&mut head.headers, &config.stats)?;
     }
+    if !config.early_mutations.is_empty() {
+        config.early_mutations.iter().for_each(|mutation| mutation.apply_to_request(head, stream));
+        seen = Seen::of(&head.headers);
+    }
     if seen.hop_by_hop {
         strip_hop_by_hop(&mut head.headers);
     }
@@ -56,6 +61,12 @@ pub(super) fn make_sane(
     }
     stream.client = detect(&config.detections, &head.headers)?;
     forwarded(&mut head.headers, &seen, config, stream);
+    if seen.client_cert && !config.forward_client_cert {
+        head.headers.remove(X_FORWARDED_CLIENT_CERT);
+    }
+    if config.match_upstream_scheme {
+        head.extensions.insert(SchemeOfUpstream);
+    }
     if config.generate_request_id
         && (!seen.request_id || config.use_remote_address && !config.preserve_external_request_id)
     {
@@ -65,8 +76,12 @@ pub(super) fn make_sane(
 }
 
 /// Afterwards the target is a path, and the authority stands in `Host` alone.
-fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
+fn settle_authority(head: &mut RequestHead, http1: &Http1Options) -> Result<(), LocalReply> {
     if head.uri.authority().is_some() {
+        if head.version <= http::Version::HTTP_11 && !http1.allow_absolute_url {
+            // To whoever knows nothing but paths it is one that no route has.
+            return Err(LocalReply::route_not_found());
+        }
         let uri = std::mem::take(&mut head.uri).into_parts();
         if let Some(authority) = uri.authority {
             let host = HeaderValue::from_str(authority.as_str())
@@ -82,7 +97,12 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
         (Some(host), None) if is_authority(host.as_bytes()) => Ok(()),
         (Some(host), None) if !host.is_empty() => Err(LocalReply::bad_request("invalid_authority")),
         // HTTP/1.0 requests may come without; routes then match `*` only.
-        (None, _) if head.version < http::Version::HTTP_11 => Ok(()),
+        (None, _) if head.version < http::Version::HTTP_11 => {
+            if let Some(host) = &http1.default_host_for_http_10 {
+                head.headers.insert(HOST, host.clone());
+            }
+            Ok(())
+        }
         (Some(_), Some(_)) => Err(LocalReply::bad_request("duplicate_host")),
         _ => Err(LocalReply::bad_request("missing_host_header")),
     }
@@ -223,6 +243,7 @@ struct Seen {
     envoy: bool,
     request_id: bool,
     forwarded_proto: bool,
+    client_cert: bool,
 }
 
 impl Seen {
@@ -236,6 +257,7 @@ impl Seen {
                 seen.envoy |= text.starts_with("x-envoy-");
                 seen.request_id |= text == X_REQUEST_ID.as_str();
                 seen.forwarded_proto |= text == X_FORWARDED_PROTO.as_str();
+                seen.client_cert |= text == X_FORWARDED_CLIENT_CERT.as_str();
             } else {
                 seen.hop_by_hop |= is_hop_by_hop(name);
                 seen.expect |= *name == EXPECT;
@@ -254,6 +276,9 @@ fn join_cookies(headers: &mut HeaderMap) {
         headers.insert(COOKIE, joined);
     }
 }
+
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// Names that only trusted callers may set; requests from outside lose them.
 const INTERNAL_ONLY: [&str; 20] = [
@@ -281,26 +306,27 @@ const INTERNAL_ONLY: [&str; 20] = [
 
 /// `X-Forwarded-*` and the client's address.
 fn forwarded(headers: &mut HeaderMap, seen: &Seen, config: &HcmConfig, stream: &StreamInfo) {
-    let scheme = HeaderValue::from_static("http");
+    // Behind trusted proxies the first of them knows scheme and port; at the edge nobody does but us.
+    let is_edge = config.use_remote_address && config.xff_num_trusted_hops == 0;
     if config.append_forwarded_for {
         append_forwarded_for(headers, &stream.downstream.remote_ip);
     }
-    if !config.use_remote_address {
-        if !seen.forwarded_proto {
-            headers.insert(X_FORWARDED_PROTO, scheme);
+    if let Some(scheme) = &config.scheme {
+        headers.insert(X_FORWARDED_PROTO, scheme.clone());
+    } else if is_edge || !seen.forwarded_proto {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if config.append_forwarded_port && (is_edge || !headers.contains_key(X_FORWARDED_PORT)) {
+        headers.insert(X_FORWARDED_PORT, HeaderValue::from(stream.downstream.local.port()));
+    }
+    if config.use_remote_address {
+        if seen.envoy {
+            INTERNAL_ONLY.iter().for_each(|name| {
+                headers.remove(*name);
+            });
         }
-        return;
+        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, stream.remote_ip().clone());
     }
-    if seen.envoy {
-        INTERNAL_ONLY.iter().for_each(|name| {
-            headers.remove(*name);
-        });
-    }
-    // Behind trusted proxies the first of them knows the scheme; at the edge nobody does but us.
-    if config.xff_num_trusted_hops == 0 || !seen.forwarded_proto {
-        headers.insert(X_FORWARDED_PROTO, scheme);
-    }
-    headers.insert(X_ENVOY_EXTERNAL_ADDRESS, stream.remote_ip().clone());
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, remote: &HeaderValue) {
@@ -365,18 +391,23 @@ mod tests {
             }
             head
         };
+        let http1 = Http1Options {
+            accept_http_10: false,
+            default_host_for_http_10: None,
+            allow_absolute_url: true,
+        };
         let mut absolute = head("http://a.test/x?y", &["b.test"]);
-        settle_authority(&mut absolute).unwrap();
+        settle_authority(&mut absolute, &http1).unwrap();
         assert_eq!(
             (absolute.uri.to_string(), &absolute.headers[HOST]),
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
         );
         for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
-            assert!(settle_authority(&mut head("/", &[host])).is_ok(), "{host}");
+            assert!(settle_authority(&mut head("/", &[host]), &http1).is_ok(), "{host}");
         }
         let not_one = [&["a/b"][..], &["a?b"], &["a#b"], &["a b"], &["a\\b"], &["\u{e1}"]];
         for hosts in not_one.into_iter().chain([&[][..], &["a", "b"], &[""]]) {
-            assert!(settle_authority(&mut head("/", hosts)).is_err(), "{hosts:?}");
+            assert!(settle_authority(&mut head("/", hosts), &http1).is_err(), "{hosts:?}");
         }
     }
 

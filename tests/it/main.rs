@@ -30,6 +30,8 @@ mod hedging;
 #[cfg(test)]
 mod http_clients;
 #[cfg(test)]
+mod http_early;
+#[cfg(test)]
 mod http_faults;
 #[cfg(test)]
 mod http_h1;

@@ -1,6 +1,7 @@
 //! `HttpConnectionManager` to [`HcmConfig`].
 
 mod client;
+mod early;
 mod local_reply;
 mod protocols;
 
@@ -21,7 +22,7 @@ use crate::exchange::path::{EscapedSlashes, PathPolicy};
 use crate::filter::chain::FilterChain;
 use crate::filter::registry;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
-use crate::route::{self, RouteTable};
+use crate::route::{self, HeaderLevel, RouteTable};
 use crate::telemetry::access_log::{AccessLogs, Sinks};
 use crate::telemetry::{Scope, Telemetry};
 
@@ -64,6 +65,16 @@ pub struct HcmConfig {
     pub append_forwarded_for: bool,
     /// Where the client's address is looked for.
     pub detections: Box<[Detection]>,
+    /// What is changed of every request before its route is looked for.
+    pub early_mutations: Box<[HeaderLevel]>,
+    /// The scheme of every request, if it is not for its client to say.
+    pub scheme: Option<HeaderValue>,
+    /// An upstream over HTTP/2 is told the scheme of its own connection, not that of the client's.
+    pub match_upstream_scheme: bool,
+    /// The listener's port is said in `X-Forwarded-Port`.
+    pub append_forwarded_port: bool,
+    /// `X-Forwarded-Client-Cert` passes though the client showed no certificate.
+    pub forward_client_cert: bool,
     /// Appended to `Via`.
     pub via: Option<HeaderValue>,
     /// The upstream is asked whether it wants the body of a request that expects to be told. Otherwise
@@ -115,10 +126,14 @@ pub struct RdsConfig {
 }
 
 /// Limits of HTTP/1.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Http1Options {
     /// Serve HTTP/1.0 as well.
     pub accept_http_10: bool,
+    /// Whom a request of HTTP/1.0 is for that does not say so.
+    pub default_host_for_http_10: Option<HeaderValue>,
+    /// Understand targets that are whole URLs.
+    pub allow_absolute_url: bool,
 }
 
 /// Limits of HTTP/2; absent values are the codec's.
@@ -198,6 +213,7 @@ pub fn compile(
         use_remote_address,
         xff_num_trusted_hops,
         skip_xff_append,
+        forward_client_cert_details,
         via,
         proxy_100_continue,
         generate_request_id,
@@ -211,6 +227,9 @@ pub fn compile(
         strip_port_mode,
         local_reply_config,
         original_ip_detection_extensions,
+        scheme_header_transformation,
+        append_x_forwarded_port,
+        early_header_mutation_extensions,
         route_specifier,
     } = message;
     let mut errors = Errors::new();
@@ -254,6 +273,12 @@ pub fn compile(
     let clients = client::Fields { use_remote_address, xff_num_trusted_hops, skip_xff_append };
     let clients = client::compile(clients, &original_ip_detection_extensions);
     let (detections, append_forwarded_for) = errors.take(clients).unwrap_or_default();
+    let forward_client_cert = errors
+        .take(forward_client_cert(forward_client_cert_details).at("forward_client_cert_details"));
+    let early_mutations = errors.take(early::compile(&early_header_mutation_extensions));
+    let scheme = scheme_header_transformation.unwrap_or_default();
+    let scheme = errors.take(early::scheme(scheme).at("scheme_header_transformation"));
+    let (scheme, match_upstream_scheme) = scheme.unwrap_or_default();
     let via = errors.take(optional_header(&via).at("via"));
     let local_replies = local_reply_config.as_ref();
     let local_replies = local_replies
@@ -291,6 +316,11 @@ pub fn compile(
         xff_num_trusted_hops,
         append_forwarded_for,
         detections,
+        early_mutations: early_mutations.unwrap_or_default(),
+        scheme,
+        match_upstream_scheme,
+        append_forwarded_port: append_x_forwarded_port,
+        forward_client_cert: forward_client_cert.unwrap_or_default(),
         via: via.flatten(),
         proxy_100_continue,
         generate_request_id: generate_request_id.unwrap_or(true),
@@ -382,6 +412,19 @@ fn strip_port(
         (false, Some(StripAnyHostPort(true))) => Ok(StripPort::Any),
         (false, _) => Ok(StripPort::Never),
     }
+}
+
+/// Whether what a client says of certificates passes, where it showed none. TLS is terminated elsewhere, so that
+/// is everywhere.
+fn forward_client_cert(details: i32) -> Result<bool, Errors> {
+    use proto::http_connection_manager::ForwardClientCertDetails as Details;
+    Ok(match fields::enumeration(details)? {
+        Details::Sanitize
+        | Details::ForwardOnly
+        | Details::AppendForward
+        | Details::SanitizeSet => false,
+        Details::AlwaysForwardOnly => true,
+    })
 }
 
 fn compile_server(name: String, transformation: i32) -> Result<ServerHeader, Errors> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Http1Options, Http2Options, timeout};
+use super::{Http1Options, Http2Options, optional_header, timeout};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::hcm::sane::Underscores;
 use crate::proto::envoy::config::core::v3 as core;
@@ -53,10 +53,20 @@ pub(super) fn compile_common(options: core::HttpProtocolOptions) -> Result<Commo
 }
 
 pub(super) fn compile_http1(options: core::Http1ProtocolOptions) -> Result<Http1Options, Errors> {
-    let core::Http1ProtocolOptions { accept_http_10, enable_trailers } = options;
+    let core::Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        enable_trailers,
+    } = options;
     // Trailers always pass, in both directions; asking for it changes nothing.
     let _ = enable_trailers;
-    Ok(Http1Options { accept_http_10 })
+    let default_host = optional_header(&default_host_for_http_10).at("default_host_for_http_10")?;
+    Ok(Http1Options {
+        accept_http_10,
+        default_host_for_http_10: default_host,
+        allow_absolute_url: allow_absolute_url.unwrap_or(true),
+    })
 }
 
 pub(super) fn compile_http2(options: &core::Http2ProtocolOptions) -> Result<Http2Options, Errors> {

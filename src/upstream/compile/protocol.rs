@@ -158,10 +158,15 @@ fn common_options(
     errors.finish()
 }
 
-/// Nothing in it applies to upstreams: HTTP/1.0 is a matter of clients, and trailers of responses
-/// pass in any case (Differs: Envoy drops them unless `enable_trailers`).
+/// Nothing in it applies to upstreams: the form of a request and HTTP/1.0 are matters of clients, and trailers
+/// of responses pass in any case (Differs: Envoy drops them unless `enable_trailers`).
 fn http1_options(proto: core::Http1ProtocolOptions) {
-    let core::Http1ProtocolOptions { accept_http_10: _, enable_trailers: _ } = proto;
+    let core::Http1ProtocolOptions {
+        allow_absolute_url: _,
+        accept_http_10: _,
+        default_host_for_http_10: _,
+        enable_trailers: _,
+    } = proto;
 }
 
 fn http2_options(proto: core::Http2ProtocolOptions) -> Result<Http2Settings, Errors> {
