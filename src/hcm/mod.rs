@@ -17,10 +17,12 @@ pub mod compile;
 pub mod connection;
 mod exchange;
 mod local_reply;
+mod proxy_status;
 mod request;
 mod respond;
 mod sane;
 pub mod stats;
+mod trust;
 
 use std::sync::{Arc, Weak};
 

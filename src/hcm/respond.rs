@@ -61,6 +61,9 @@ pub(super) fn finish(
     if facts.is_http1 {
         handle.files.set(head.extensions.remove::<Arc<FileCopy>>().as_ref());
     }
+    if let Some(status) = &config.proxy_status {
+        status.apply(&mut head, &stream);
+    }
     config.stats.count_response(head.status);
     stream.status = Some(head.status);
     if config.access_logs.needs_response_headers() {

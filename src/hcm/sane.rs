@@ -1,5 +1,4 @@
-//! A request's head made sane: authority and path in one form and one place, what does not pass removed,
-//! and what is known of the client said.
+//! A request's head made sane: authority and path in one form and one place, and what does not pass removed.
 
 use bytes::Bytes;
 use http::header::{COOKIE, EXPECT, HOST, LOCATION};
@@ -10,9 +9,9 @@ use super::HcmConfig;
 use super::client::detect;
 use super::compile::Http1Options;
 use super::stats::HttpStats;
+use super::trust::{self, Trust, X_FORWARDED_CLIENT_CERT};
 use crate::exchange::headers::{
-    SchemeOfUpstream, X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID,
-    is_hop_by_hop, strip_hop_by_hop,
+    SchemeOfUpstream, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop, strip_hop_by_hop,
 };
 use crate::exchange::path::Normal;
 use crate::exchange::{LocalReply, RequestHead, StreamInfo};
@@ -60,16 +59,12 @@ pub(super) fn make_sane(
         head.headers.remove(EXPECT);
     }
     stream.client = detect(&config.detections, &head.headers)?;
-    forwarded(&mut head.headers, &seen, config, stream);
-    if seen.client_cert && !config.forward_client_cert {
-        head.headers.remove(X_FORWARDED_CLIENT_CERT);
-    }
+    let trust = trust::say(&mut head.headers, &seen, config, stream);
     if config.match_upstream_scheme {
         head.extensions.insert(SchemeOfUpstream);
     }
-    if config.generate_request_id
-        && (!seen.request_id || config.use_remote_address && !config.preserve_external_request_id)
-    {
+    let renews = trust == Trust::Edge && !config.preserve_external_request_id;
+    if config.generate_request_id && (!seen.request_id || renews) {
         head.headers.insert(X_REQUEST_ID, request_id(rand::random()));
     }
     Ok(())
@@ -233,17 +228,17 @@ fn is_authority(text: &[u8]) -> bool {
 
 /// What one glance at the headers found, so that nothing is removed blindly.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Of names and values together.
     bytes: usize,
     cookies: usize,
     hop_by_hop: bool,
     underscore: bool,
     expect: bool,
-    envoy: bool,
+    pub(super) envoy: bool,
     request_id: bool,
-    forwarded_proto: bool,
-    client_cert: bool,
+    pub(super) forwarded_proto: bool,
+    pub(super) client_cert: bool,
 }
 
 impl Seen {
@@ -277,73 +272,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-
-/// Names that only trusted callers may set; requests from outside lose them.
-const INTERNAL_ONLY: [&str; 20] = [
-    "x-envoy-decorator-operation",
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-external-address",
-    "x-envoy-force-trace",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-internal",
-    "x-envoy-ip-tags",
-    "x-envoy-is-timeout-retry",
-    "x-envoy-max-retries",
-    "x-envoy-original-path",
-    "x-envoy-original-url",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
-];
-
-/// `X-Forwarded-*` and the client's address.
-fn forwarded(headers: &mut HeaderMap, seen: &Seen, config: &HcmConfig, stream: &StreamInfo) {
-    // Behind trusted proxies the first of them knows scheme and port; at the edge nobody does but us.
-    let is_edge = config.use_remote_address && config.xff_num_trusted_hops == 0;
-    if config.append_forwarded_for {
-        append_forwarded_for(headers, &stream.downstream.remote_ip);
-    }
-    if let Some(scheme) = &config.scheme {
-        headers.insert(X_FORWARDED_PROTO, scheme.clone());
-    } else if is_edge || !seen.forwarded_proto {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if config.append_forwarded_port && (is_edge || !headers.contains_key(X_FORWARDED_PORT)) {
-        headers.insert(X_FORWARDED_PORT, HeaderValue::from(stream.downstream.local.port()));
-    }
-    if config.use_remote_address {
-        if seen.envoy {
-            INTERNAL_ONLY.iter().for_each(|name| {
-                headers.remove(*name);
-            });
-        }
-        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, stream.remote_ip().clone());
-    }
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, remote: &HeaderValue) {
-    let appended = headers.get(X_FORWARDED_FOR).map(|list| {
-        let mut text = Vec::with_capacity(list.len() + 1 + remote.len());
-        text.extend_from_slice(list.as_bytes());
-        text.push(b',');
-        text.extend_from_slice(remote.as_bytes());
-        HeaderValue::from_maybe_shared(Bytes::from(text))
-    });
-    match appended {
-        None => headers.insert(X_FORWARDED_FOR, remote.clone()),
-        Some(Ok(value)) => headers.insert(X_FORWARDED_FOR, value),
-        Some(Err(_)) => None,
-    };
-}
-
 /// A random UUID (RFC 9562 section 5.4) as text.
 fn request_id(random: u128) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -371,15 +299,6 @@ mod tests {
     fn request_ids_are_random_uuids() {
         assert_eq!(request_id(0), "00000000-0000-4000-8000-000000000000");
         assert_eq!(request_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-    }
-
-    #[test]
-    fn the_peer_is_appended_to_the_chain_of_clients() {
-        let mut headers = HeaderMap::new();
-        let remote = HeaderValue::from_static("10.0.0.1");
-        append_forwarded_for(&mut headers, &remote);
-        append_forwarded_for(&mut headers, &remote);
-        assert_eq!(headers[X_FORWARDED_FOR], "10.0.0.1,10.0.0.1");
     }
 
     #[test]

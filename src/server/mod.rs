@@ -33,6 +33,7 @@ use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
 use crate::filter::cache::SharedCache;
 use crate::filter::kept::Kept;
+use crate::listener::NodeName;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
@@ -129,6 +130,10 @@ impl Builder {
         let options = control::Options {
             compilers: Compilers::new(telemetry.clone(), sinks.clone())
                 .in_zone(zone)
+                .named(NodeName {
+                    id: bootstrap.node.id.as_str().into(),
+                    cluster: bootstrap.node.cluster.as_str().into(),
+                })
                 .with_runtime(Arc::clone(&bootstrap.runtime)),
             grpc: bootstrap.grpc,
             has_ads: bootstrap.servers.iter().any(|(source, _)| *source == Source::Ads),

@@ -42,6 +42,8 @@ mod http_limits;
 #[cfg(test)]
 mod http_paths;
 #[cfg(test)]
+mod http_trust;
+#[cfg(test)]
 mod last_good;
 #[cfg(test)]
 mod lifecycle;
