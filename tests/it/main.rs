@@ -22,6 +22,8 @@ mod compression;
 #[cfg(test)]
 mod ecds;
 #[cfg(test)]
+mod grpc_web;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod hedging;
@@ -29,6 +31,8 @@ mod hedging;
 mod hostile;
 #[cfg(test)]
 mod http_clients;
+#[cfg(test)]
+mod http_early;
 #[cfg(test)]
 mod http_faults;
 #[cfg(test)]
@@ -39,6 +43,8 @@ mod http_h2;
 mod http_limits;
 #[cfg(test)]
 mod http_paths;
+#[cfg(test)]
+mod http_trust;
 #[cfg(test)]
 mod last_good;
 #[cfg(test)]
