@@ -72,6 +72,8 @@ mod sessions;
 #[cfg(test)]
 mod static_config;
 #[cfg(test)]
+mod upgrades;
+#[cfg(test)]
 mod vhds;
 #[cfg(test)]
 mod xds_connection;

@@ -143,6 +143,10 @@ impl Filter for Decompressor {
         mut request: Request,
         next: &HttpService,
     ) -> Result<Response, StreamReset> {
+        if request.stream.upgrade.is_some() {
+            // What a tunnel carries is no content.
+            return next.send(request).await;
+        }
         let head = &mut request.head;
         if self.config.response.enabled && self.config.advertises {
             advertise(&mut head.headers, self.config.reading.decoding.coding());

@@ -17,6 +17,7 @@ mod redirect;
 mod retry;
 mod rewrite;
 mod stats;
+mod upgrade;
 mod weighted;
 
 pub(super) use self::discovered::Above;
