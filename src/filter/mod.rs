@@ -17,6 +17,7 @@ pub mod grpc_web;
 mod head;
 pub mod header_mutation;
 pub mod kept;
+pub mod on_demand;
 pub mod registry;
 pub mod router;
 pub mod session;
@@ -58,6 +59,8 @@ pub struct WorkerContext {
     pub slots: Slots,
     /// Where work is done that no request waits for.
     pub background: Handle,
+    /// Where virtual hosts are asked for.
+    pub hosts: on_demand::Asker,
     /// Where filters count.
     pub telemetry: Telemetry,
 }

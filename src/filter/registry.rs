@@ -11,8 +11,8 @@ use prost_types::Any;
 use super::chain::{Entry, FilterChain, Gate};
 use super::discovery::Discovery;
 use super::{
-    FilterFactory, buffer, cache, compression, grpc_web, header_mutation, router, session,
-    stateful_session,
+    FilterFactory, buffer, cache, compression, grpc_web, header_mutation, on_demand, router,
+    session, stateful_session,
 };
 use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
@@ -88,7 +88,7 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-static FILTERS: [Registration; 12] = [
+static FILTERS: [Registration; 13] = [
     buffer::REGISTRATION,
     cache::REGISTRATION,
     cache::ENVOYS,
@@ -98,6 +98,7 @@ static FILTERS: [Registration; 12] = [
     compression::DECOMPRESSOR,
     grpc_web::REGISTRATION,
     header_mutation::REGISTRATION,
+    on_demand::REGISTRATION,
     session::REGISTRATION,
     stateful_session::REGISTRATION,
     router::REGISTRATION,

@@ -83,8 +83,7 @@ fn settle_authority(head: &mut RequestHead, http1: &Http1Options) -> Result<(), 
                 .map_err(|_invalid| LocalReply::bad_request("invalid_authority"))?;
             head.headers.insert(HOST, host);
         }
-        let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        head.uri = Uri::from(path);
+        head.uri = Uri::from(origin_form(uri.path_and_query)?);
         return Ok(());
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -100,6 +99,19 @@ fn settle_authority(head: &mut RequestHead, http1: &Http1Options) -> Result<(), 
         }
         (Some(_), Some(_)) => Err(LocalReply::bad_request("duplicate_host")),
         _ => Err(LocalReply::bad_request("missing_host_header")),
+    }
+}
+
+/// An absolute target may leave out its path; between us and the origin there is always one (RFC 9112
+/// section 3.2.1).
+fn origin_form(path: Option<PathAndQuery>) -> Result<PathAndQuery, LocalReply> {
+    match path {
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{}", path.as_str()))
+                .map_err(|_invalid| LocalReply::bad_request("invalid_path"))
+        }
+        Some(path) => Ok(path),
+        None => Ok(PathAndQuery::from_static("/")),
     }
 }
 
@@ -294,6 +306,7 @@ fn request_id(random: u128) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::case::NameFormat;
 
     #[test]
     fn request_ids_are_random_uuids() {
@@ -312,6 +325,9 @@ mod tests {
         };
         let http1 = Http1Options {
             accept_http_10: false,
+            trailers: false,
+            chunked_length: false,
+            names: NameFormat::default(),
             default_host_for_http_10: None,
             allow_absolute_url: true,
         };
@@ -321,6 +337,9 @@ mod tests {
             (absolute.uri.to_string(), &absolute.headers[HOST]),
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
         );
+        let mut bare = head("http://a.test?y", &[]);
+        settle_authority(&mut bare, &http1).unwrap();
+        assert_eq!(bare.uri.path_and_query().unwrap().as_str(), "/?y");
         for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
             assert!(settle_authority(&mut head("/", &[host]), &http1).is_ok(), "{host}");
         }

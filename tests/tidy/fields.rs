@@ -131,14 +131,19 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
         "for what clients send alone, as the API says",
     ),
     (
-        "envoy.config.core.v3.Http1ProtocolOptions.",
+        "envoy.config.core.v3.Http1ProtocolOptions.allow_absolute_url",
         "src/upstream/compile/protocol.rs",
-        "for what clients send alone; trailers always pass",
+        "for what clients send alone",
     ),
     (
-        "envoy.config.core.v3.Http1ProtocolOptions.enable_trailers",
-        "src/hcm/compile/protocols.rs",
-        "trailers always pass",
+        "envoy.config.core.v3.Http1ProtocolOptions.accept_http_10",
+        "src/upstream/compile/protocol.rs",
+        "for what clients send alone",
+    ),
+    (
+        "envoy.config.core.v3.Http1ProtocolOptions.default_host_for_http_10",
+        "src/upstream/compile/protocol.rs",
+        "for what clients send alone",
     ),
     (
         "envoy.config.route.v3.VirtualHost.domains",
