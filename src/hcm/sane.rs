@@ -327,6 +327,9 @@ mod tests {
         };
         let http1 = Http1Options {
             accept_http_10: false,
+            trailers: false,
+            chunked_length: false,
+            names: NameFormat::default(),
             default_host_for_http_10: None,
             allow_absolute_url: true,
             trailers: false,

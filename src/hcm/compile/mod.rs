@@ -277,7 +277,7 @@ pub fn compile(
     let codec = errors.take(compile_codec(codec_type).at("codec_type"));
     let routes = errors.take(compile_routes(route_specifier, cx));
     let prefix = stat_prefix.clone().unwrap_or_default();
-    let filters = registry::compile_chain(&http_filters, &prefix).at("http_filters");
+    let filters = registry::compile_chain(&http_filters, &prefix, &cx.runtime).at("http_filters");
     let filters = errors.take(filters);
     let common = common_http_protocol_options.unwrap_or_default();
     let common = errors.take(compile_common(common).at("common_http_protocol_options"));
@@ -331,10 +331,12 @@ pub fn compile(
     let (scheme, match_upstream_scheme) = scheme.unwrap_or_default();
     let via = errors.take(optional_header(&via).at("via"));
     let local_replies = local_reply_config.as_ref();
-    let local_replies = local_replies
-        .and_then(|config| errors.take(local_reply::compile(config).at("local_reply_config")));
     let upgrades = errors.take(upgrade::compile(&upgrade_configs)).unwrap_or_default();
-    let access_logs = errors.take(AccessLogs::compile(&access_log, &cx.sinks).at("access_log"));
+    let local_replies = local_replies.and_then(|config| {
+        errors.take(local_reply::compile(config, &cx.runtime).at("local_reply_config"))
+    });
+    let access_logs =
+        errors.take(AccessLogs::compile(&access_log, &cx.sinks, &cx.runtime).at("access_log"));
     errors.finish()?;
     let missing = || Errors::from(Fault::Required);
     let (filters, skipped_filters) = filters.ok_or_else(missing)?;

@@ -155,7 +155,7 @@ fn forward(
         hash: hash.clone(),
         metadata: metadata(inner),
         retry: retry.clone(),
-        hedge: hedge_policy.map_or(inherited.hedge, |policy| policy.hedge_on_per_try_timeout),
+        hedge: hedge_policy.map_or(inherited.hedge, super::hedges),
         body_limit: inherited.body_limit,
         extras: extras.clone(),
     };
