@@ -11,7 +11,8 @@ use super::compile::Http1Options;
 use super::stats::HttpStats;
 use super::trust::{self, Trust, X_FORWARDED_CLIENT_CERT};
 use crate::exchange::headers::{
-    SchemeOfUpstream, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop, strip_hop_by_hop,
+    SchemeOfUpstream, X_FORWARDED_PROTO, X_REQUEST_ID, asks_to_switch, is_hop_by_hop,
+    strip_hop_by_hop,
 };
 use crate::exchange::path::Normal;
 use crate::exchange::{LocalReply, RequestHead, StreamInfo};
@@ -52,6 +53,10 @@ pub(super) fn make_sane(
         seen = Seen::of(&head.headers);
     }
     if seen.hop_by_hop {
+        if asks_to_switch(&head.headers) {
+            // No protocol is switched to.
+            return Err(LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed", ""));
+        }
         strip_hop_by_hop(&mut head.headers);
     }
     if seen.expect && !config.proxy_100_continue {

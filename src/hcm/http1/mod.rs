@@ -110,7 +110,9 @@ impl Http1 {
         let limits = Limits::of(&self.handle.hcm.config);
         let Reader::Here(input, _) = &mut self.reader else { return end(Ended::Well) };
         loop {
-            if may_be_complete(&input.pending, self.looked_at) {
+            if may_be_complete(&input.pending, self.looked_at)
+                || limits.are_exceeded_by(input.pending.len())
+            {
                 match decode::head(&mut input.pending, limits) {
                     Ok(Some(head)) => {
                         (self.looked_at, self.deadline) = (0, None);
