@@ -311,6 +311,7 @@ fn request_id(random: u128) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::case::NameFormat;
 
     #[test]
     fn request_ids_are_random_uuids() {
@@ -329,6 +330,9 @@ mod tests {
         };
         let http1 = Http1Options {
             accept_http_10: false,
+            trailers: false,
+            chunked_length: false,
+            names: NameFormat::default(),
             default_host_for_http_10: None,
             allow_absolute_url: true,
         };
@@ -339,7 +343,7 @@ mod tests {
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
         );
         let mut bare = head("http://a.test?y", &[]);
-        settle_authority(&mut bare).unwrap();
+        settle_authority(&mut bare, &http1).unwrap();
         assert_eq!(bare.uri.path_and_query().unwrap().as_str(), "/?y");
         for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
             assert!(settle_authority(&mut head("/", &[host]), &http1).is_ok(), "{host}");
