@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 /// `X-Forwarded-For`: the chain of client addresses.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -41,16 +42,15 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1), the headers that
 /// `Connection` names included. `te: trailers` stays, as gRPC needs it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = headers.get(CONNECTION).cloned() {
-        for name in named.to_str().unwrap_or("").split(',') {
-            if let Ok(name) = HeaderName::try_from(name.trim())
-                && !matches!(name.as_str(), "te" | "host" | "content-length")
-            {
-                headers.remove(&name);
-            }
+    let named: SmallVec<[HeaderValue; 1]> = headers.get_all(CONNECTION).iter().cloned().collect();
+    for name in named.iter().flat_map(|named| named.to_str().unwrap_or("").split(',')) {
+        if let Ok(name) = HeaderName::try_from(name.trim())
+            && !matches!(name.as_str(), "te" | "host" | "content-length")
+        {
+            headers.remove(&name);
         }
-        headers.remove(CONNECTION);
     }
+    headers.remove(CONNECTION);
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(&name);
     }
@@ -63,6 +63,18 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
+}
+
+/// Whether a request wants to speak another protocol from here on (RFC 9110 section 7.8). One for HTTP/2
+/// does not: RFC 9113 section 3.1 has taken that back, and those who still offer it go on without.
+pub fn asks_to_switch(headers: &HeaderMap) -> bool {
+    let Some(to) = headers.get(UPGRADE) else { return false };
+    let says_upgrade = |value: &HeaderValue| {
+        let mut options = value.as_bytes().split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    };
+    !to.as_bytes().eq_ignore_ascii_case(b"h2c")
+        && headers.get_all(CONNECTION).iter().any(says_upgrade)
 }
 
 /// Whether a header name is one [`strip_hop_by_hop`] acts on; a glance at every header is cheaper

@@ -4,11 +4,9 @@
 //! answer, without a length, until either side ends it. The body is not read before the upstream agreed.
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::RequestHead;
-
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// The codec can leave HTTP on this connection, and the request asks for it: an extension of its head.
 #[derive(Debug, Clone, Copy)]
@@ -37,18 +35,12 @@ pub enum Upgrade {
 }
 
 impl Upgrade {
-    /// What a request asks for that wants a tunnel. HTTP/2 is not changed to; who offers it goes on as it
-    /// began.
-    pub fn asked(head: &mut RequestHead) -> Option<Self> {
-        if head.method == Method::CONNECT {
-            return Some(Self::Connect);
+    /// What a request asks for that wants a tunnel.
+    pub fn asked(head: &RequestHead) -> Option<Self> {
+        match head.method {
+            Method::CONNECT => Some(Self::Connect),
+            _ => head.headers.get(UPGRADE).cloned().map(Self::Protocol),
         }
-        let protocol = head.headers.get(UPGRADE).cloned()?;
-        if protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"h2c") {
-            head.headers.remove(HTTP2_SETTINGS);
-            return None;
-        }
-        Some(Self::Protocol(protocol))
     }
 
     /// The name that configurations have for it.

@@ -332,9 +332,6 @@ mod tests {
             names: NameFormat::default(),
             default_host_for_http_10: None,
             allow_absolute_url: true,
-            trailers: false,
-            chunked_length: false,
-            names: NameFormat::Lower,
         };
         let mut absolute = head("http://a.test/x?y", &["b.test"]);
         settle_authority(&mut absolute, &http1).unwrap();

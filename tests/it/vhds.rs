@@ -1,6 +1,7 @@
 //! Virtual hosts that come apart from their table: all that the server chooses to send, and on demand.
 
 mod on_demand;
+mod plane;
 mod unhappy;
 
 use std::net::SocketAddr;

@@ -11,6 +11,7 @@ use nuncio::proto::yaml::LineMap;
 use prost_types::Any;
 
 use crate::check::{check, name_of};
+use crate::hosts;
 use crate::problem::{Place, Problem};
 use crate::refers::Refers;
 use crate::snapshot::{Lists, Resource, Snapshot, version_of};
@@ -180,7 +181,7 @@ impl Findings {
         snapshot: &Snapshot,
         origins: &HashMap<(ResourceType, Arc<str>), Option<Origin>>,
     ) {
-        use ResourceType::{Cluster, Endpoint, Extension, Listener, Route};
+        use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, VirtualHost};
         let problem = |resource: &Resource, ty: ResourceType, message: String| {
             let origin = origins.get(&(ty, Arc::clone(&resource.name)));
             let place = origin.and_then(Option::as_ref).and_then(|origin| origin.place(""));
@@ -216,6 +217,14 @@ impl Findings {
                 problems.push(problem(listener, Listener, message));
             }
         }
+        let hosts::Faults { errors, doubts } = hosts::faults(snapshot);
+        let of_host = |(host, message)| problem(host, VirtualHost, message);
+        if self.rigour.check {
+            self.errors.extend(errors.into_iter().map(of_host));
+        }
+        self.warnings.extend(doubts.into_iter().map(of_host));
+        let vain = hosts::vain(snapshot);
+        self.warnings.extend(vain.map(|(listener, message)| problem(listener, Listener, message)));
         for cluster in snapshot.set(Cluster).resources.values() {
             if let Some(name) = &cluster.refers.endpoints
                 && snapshot.set(Endpoint).get(name).is_none()
@@ -224,7 +233,7 @@ impl Findings {
                 self.warnings.push(problem(cluster, Cluster, message));
             }
         }
-        for ty in [Listener, Route] {
+        for ty in [Listener, Route, VirtualHost] {
             for table in snapshot.set(ty).resources.values() {
                 for name in &table.refers.clusters {
                     if snapshot.set(Cluster).get(name).is_none() {

@@ -170,6 +170,7 @@ fn report(old: &World, new: &World) {
             listeners = count(ResourceType::Listener),
             extensions = count(ResourceType::Extension),
             routes = count(ResourceType::Route),
+            virtual_hosts = count(ResourceType::VirtualHost),
             secrets = count(ResourceType::Secret),
             "serving a new set"
         );

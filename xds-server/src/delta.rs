@@ -47,7 +47,12 @@ impl Machine for Delta {
         &mut self.core
     }
 
-    fn request(&mut self, request: DeltaDiscoveryRequest, _: &TypeSet, now: SystemTime) -> Outcome {
+    fn request(
+        &mut self,
+        request: DeltaDiscoveryRequest,
+        set: &TypeSet,
+        now: SystemTime,
+    ) -> Outcome {
         let core = &mut self.core;
         let error = request.error_detail.map(refusal);
         let outcome = core.ledger.answer(&request.response_nonce, error, now);
@@ -60,6 +65,14 @@ impl Machine for Delta {
             &request.resource_names_unsubscribe,
             core.ty.is_complete(),
         );
+        if first && core.ty.is_chosen_here() {
+            sub.leave_choice();
+            self.owes = true;
+        }
+        for resource in request.resource_names_subscribe.iter().filter_map(|name| set.get(name)) {
+            // Asked for again by another name than it was sent by.
+            sub.forget(&resource.name);
+        }
         if first {
             sub.known(request.initial_resource_versions.iter());
         }
@@ -119,6 +132,7 @@ fn wrapped(resource: &Resource) -> Wrapped {
         version: resource.version.to_string(),
         resource: Some(resource.any.clone()),
         name: resource.name.to_string(),
+        aliases: resource.aliases().map(|alias| alias.to_string()).collect(),
         ..Wrapped::default()
     }
 }

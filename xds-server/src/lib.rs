@@ -37,6 +37,7 @@ mod cache;
 mod check;
 mod delta;
 mod groups;
+mod hosts;
 mod http;
 mod ledger;
 mod machine;

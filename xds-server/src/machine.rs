@@ -90,6 +90,10 @@ pub(crate) trait Machine: Send + 'static {
     /// Name of the variant in logs and status: `sotw` or `delta`.
     const VARIANT: &'static str;
 
+    /// Whether the variant has the type.
+    fn serves(_ty: ResourceType) -> bool {
+        true
+    }
     /// The type URL of a request; empty if it names none.
     fn type_url(request: &Self::Request) -> &str;
     /// The node of a request, if it carries one.

@@ -5,9 +5,9 @@
 //! ```text
 //! secrets, clusters, endpoints      at once, in this order
 //! listeners, then extensions        when the client has taken the new clusters and their endpoints
-//!   and routes
+//!   and routes, then virtual hosts
 //! removals of extensions            when it has taken the listeners
-//! removals of clusters, secrets     when it has taken the listeners, extensions and routes
+//! removals of clusters, secrets     when it has taken the listeners, extensions, routes and virtual hosts
 //! removals of endpoints             when it has taken the removal of their clusters
 //! ```
 //!
@@ -48,6 +48,7 @@ const OVERDUE: [ResourceType; ResourceType::COUNT] = [
     ResourceType::Listener,
     ResourceType::Extension,
     ResourceType::Route,
+    ResourceType::VirtualHost,
     ResourceType::Secret,
     ResourceType::Cluster,
     ResourceType::Endpoint,
@@ -215,6 +216,9 @@ impl<M: Machine> Conversation<M> {
             ResourceType::Extension | ResourceType::Route => {
                 !self.has_clusters() || self.pending(ResourceType::Listener, Removals::Send)
             }
+            ResourceType::VirtualHost => {
+                !self.has_clusters() || self.pending(ResourceType::Route, Removals::Send)
+            }
         }
     }
 
@@ -224,9 +228,10 @@ impl<M: Machine> Conversation<M> {
             this.is_settled(ResourceType::Listener, Removals::Send)
                 && this.is_settled(ResourceType::Extension, Removals::Send)
                 && this.is_settled(ResourceType::Route, Removals::Send)
+                && this.is_settled(ResourceType::VirtualHost, Removals::Send)
         };
         match ty {
-            ResourceType::Listener | ResourceType::Route => true,
+            ResourceType::Listener | ResourceType::Route | ResourceType::VirtualHost => true,
             ResourceType::Extension => self.is_settled(ResourceType::Listener, Removals::Send),
             ResourceType::Secret | ResourceType::Cluster => unused(self),
             ResourceType::Endpoint => {

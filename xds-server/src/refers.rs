@@ -10,13 +10,14 @@ use nuncio::proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier
 use nuncio::proto::envoy::config::core::v3::{ConfigSource, TypedExtensionConfig};
 use nuncio::proto::envoy::config::listener::v3::{FilterChain, Listener, filter};
 use nuncio::proto::envoy::config::route::v3::{
-    RouteConfiguration, route, route_action::ClusterSpecifier,
+    RouteConfiguration, VirtualHost, route, route_action::ClusterSpecifier,
 };
 use nuncio::proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
 };
 use prost_types::Any;
 
+use crate::hosts::{ON_DEMAND, Place, domains};
 use crate::types::ResourceType;
 
 /// The names by which a resource refers to others that this server would be asked for.
@@ -31,8 +32,16 @@ pub(crate) struct Refers {
     pub(crate) extensions: BTreeMap<Arc<str>, Wanted>,
     /// The type of an extension's configuration.
     pub(crate) config_type: Option<String>,
-    /// The clusters that a route table, on its own or in a listener, forwards to.
+    /// The clusters that a route table, on its own or in a listener, or a virtual host forwards to.
     pub(crate) clusters: BTreeSet<Arc<str>>,
+    /// A listener asks for virtual hosts on demand.
+    pub(crate) on_demand: bool,
+    /// A route table takes virtual hosts from its own server.
+    pub(crate) takes_hosts: bool,
+    /// The domains of such a table itself, in lower case.
+    pub(crate) domains: BTreeSet<Arc<str>>,
+    /// Where a virtual host belongs.
+    pub(crate) place: Option<Place>,
 }
 
 /// What a listener takes of one extension.
@@ -62,7 +71,18 @@ impl Refers {
             }
             ResourceType::Route => {
                 if let Ok(table) = unpack::<RouteConfiguration>(any) {
-                    clusters_of(&table, &mut refers.clusters);
+                    clusters_of(&table.virtual_hosts, &mut refers.clusters);
+                    let source = table.vhds.map(|vhds| vhds.config_source);
+                    refers.takes_hosts = source.is_some_and(|source| is_ours(source.as_ref()));
+                    if refers.takes_hosts {
+                        refers.domains = table.virtual_hosts.iter().flat_map(domains).collect();
+                    }
+                }
+            }
+            ResourceType::VirtualHost => {
+                if let Ok(host) = unpack::<VirtualHost>(any) {
+                    refers.place = Some(Place::of(&host));
+                    clusters_of(&[host], &mut refers.clusters);
                 }
             }
             ResourceType::Extension => {
@@ -82,12 +102,13 @@ impl Refers {
             };
             let Ok(manager) = unpack::<HttpConnectionManager>(config) else { continue };
             manager.http_filters.iter().for_each(|filter| self.want(filter));
+            self.on_demand |= manager.http_filters.iter().any(is_on_demand);
             match manager.route_specifier {
                 Some(RouteSpecifier::Rds(rds)) if is_ours(rds.config_source.as_ref()) => {
                     self.routes.insert(rds.route_config_name.into());
                 }
                 Some(RouteSpecifier::RouteConfig(table)) => {
-                    clusters_of(&table, &mut self.clusters);
+                    clusters_of(&table.virtual_hosts, &mut self.clusters);
                 }
                 Some(RouteSpecifier::Rds(_)) | None => {}
             }
@@ -114,6 +135,13 @@ impl Refers {
     }
 }
 
+fn is_on_demand(filter: &HttpFilter) -> bool {
+    let Some(http_filter::ConfigType::TypedConfig(config)) = &filter.config_type else {
+        return false;
+    };
+    effective_type(config).is_ok_and(|kind| kind == ON_DEMAND)
+}
+
 /// Whether a source means the server that the resource itself came from.
 fn is_ours(source: Option<&ConfigSource>) -> bool {
     matches!(
@@ -133,8 +161,8 @@ fn endpoints_of(cluster: &Cluster) -> Option<Arc<str>> {
     Some(name.as_str().into())
 }
 
-fn clusters_of(table: &RouteConfiguration, names: &mut BTreeSet<Arc<str>>) {
-    for route in table.virtual_hosts.iter().flat_map(|host| &host.routes) {
+fn clusters_of(hosts: &[VirtualHost], names: &mut BTreeSet<Arc<str>>) {
+    for route in hosts.iter().flat_map(|host| &host.routes) {
         let Some(route::Action::Route(action)) = &route.action else { continue };
         match &action.cluster_specifier {
             Some(ClusterSpecifier::Cluster(name)) => insert(names, name),

@@ -13,6 +13,7 @@ use nuncio::proto::envoy::service::endpoint::v3::endpoint_discovery_service_serv
 use nuncio::proto::envoy::service::extension::v3::extension_config_discovery_service_server as ecds;
 use nuncio::proto::envoy::service::listener::v3::listener_discovery_service_server as lds;
 use nuncio::proto::envoy::service::route::v3::route_discovery_service_server as rds;
+use nuncio::proto::envoy::service::route::v3::virtual_host_discovery_service_server as vhds;
 use nuncio::proto::envoy::service::secret::v3::secret_discovery_service_server as sds;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -69,6 +70,10 @@ pub(crate) fn routes(hub: Hub) -> Routes {
     routes = routes.add_service(
         rds::RouteDiscoveryServiceServer::new(service.clone()).max_decoding_message_size(limit),
     );
+    routes = routes.add_service(
+        vhds::VirtualHostDiscoveryServiceServer::new(service.clone())
+            .max_decoding_message_size(limit),
+    );
     routes.add_service(
         sds::SecretDiscoveryServiceServer::new(service).max_decoding_message_size(limit),
     )
@@ -98,6 +103,18 @@ macro_rules! discovery {
             }
         }
     };
+}
+
+#[async_trait]
+impl vhds::VirtualHostDiscoveryService for Service {
+    type DeltaVirtualHostsStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn delta_virtual_hosts(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaVirtualHostsStream>, Status> {
+        Ok(self.open::<Delta>(Some(ResourceType::VirtualHost), request))
+    }
 }
 
 discovery!(

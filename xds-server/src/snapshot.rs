@@ -5,12 +5,13 @@
 //! content alone, so that a restarted server gives the same ones and a proxy that reconnects is sent
 //! only what differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost_types::Any;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::hosts;
 use crate::refers::Refers;
 use crate::types::ResourceType;
 
@@ -35,6 +36,11 @@ impl Resource {
         Self { name: name.into(), version: version_of(&any), any, refers, ignored: Vec::new() }
     }
 
+    /// Other names under which it may be asked for.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = Arc<str>> {
+        self.refers.place.iter().flat_map(|place| place.aliases(&self.name))
+    }
+
     /// The same with fields that have no effect.
     pub(crate) fn ignoring(self, ignored: Vec<String>) -> Self {
         Self { ignored, ..self }
@@ -53,6 +59,10 @@ pub(crate) struct TypeSet {
     pub(crate) version: Arc<str>,
     /// The resources by name.
     pub(crate) resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// Those that may be asked for by other names as well.
+    aliases: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// The route tables whose virtual hosts wait to be asked for.
+    on_demand: BTreeSet<Arc<str>>,
 }
 
 impl TypeSet {
@@ -67,12 +77,28 @@ impl TypeSet {
             hash.update(resource.name.as_bytes());
             hash.update(resource.version.as_bytes());
         }
-        Self { version: format!("{:016x}", hash.digest()).into(), resources }
+        let aliases = resources.values().flat_map(|resource| {
+            resource.aliases().map(|alias| (alias, Arc::clone(resource))).collect::<Vec<_>>()
+        });
+        Self {
+            version: format!("{:016x}", hash.digest()).into(),
+            aliases: aliases.collect(),
+            on_demand: BTreeSet::new(),
+            resources,
+        }
     }
 
-    /// The resource of a name.
+    /// The resource of a name, or of one of its other names.
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(name)
+        self.resources.get(name).or_else(|| self.aliases.get(name))
+    }
+
+    /// What is sent without being asked for, to those who leave the choice to us.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        let waits = |resource: &Resource| {
+            resource.refers.place.as_ref().is_some_and(|place| place.waits(&self.on_demand))
+        };
+        self.resources.values().filter(move |resource| !waits(resource))
     }
 }
 
@@ -88,8 +114,12 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// A snapshot that shares what did not change with `previous`.
     pub(crate) fn new(previous: Option<&Snapshot>, mut resources: Lists) -> Self {
+        let mut on_demand = hosts::on_demand(&resources[ResourceType::Listener.index()]);
         let set = |ty: ResourceType| {
-            let next = TypeSet::new(std::mem::take(&mut resources[ty.index()]));
+            let mut next = TypeSet::new(std::mem::take(&mut resources[ty.index()]));
+            if ty == ResourceType::VirtualHost {
+                next.on_demand = std::mem::take(&mut on_demand);
+            }
             match previous.map(|p| p.set(ty)) {
                 Some(old) if **old == next => Arc::clone(old),
                 _ => Arc::new(next),

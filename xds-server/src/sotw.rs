@@ -28,6 +28,10 @@ impl Machine for Sotw {
     type Response = DiscoveryResponse;
     const VARIANT: &'static str = "sotw";
 
+    fn serves(ty: ResourceType) -> bool {
+        !ty.is_chosen_here()
+    }
+
     fn type_url(request: &DiscoveryRequest) -> &str {
         &request.type_url
     }

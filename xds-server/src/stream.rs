@@ -144,7 +144,7 @@ impl<M: Machine> Client<M> {
     fn type_of(&self, request: &M::Request) -> Result<Option<ResourceType>, Status> {
         match (self.only, M::type_url(request)) {
             (None, "") => Err(Status::invalid_argument("type_url is required on this stream")),
-            (None, url) => Ok(ResourceType::from_url(url)),
+            (None, url) => Ok(ResourceType::from_url(url).filter(|ty| M::serves(*ty))),
             (Some(ty), url) if url.is_empty() || url == ty.url() => Ok(Some(ty)),
             (Some(ty), url) => {
                 let message =

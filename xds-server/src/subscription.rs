@@ -39,6 +39,8 @@ pub(crate) struct Subscription {
     wildcard: bool,
     /// The wildcard came from a first request without names and ends as the variant says.
     legacy: bool,
+    /// The server chooses what is sent besides the names.
+    chosen: bool,
     names: HashSet<Arc<str>>,
     sent: HashMap<Arc<str>, Sent>,
     /// Names to be answered whatever was sent before: unsubscribed while the wildcard holds them.
@@ -48,12 +50,17 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// Whether the client wants to be told of this name.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains(name)
+        self.wildcard || self.chosen || self.names.contains(name)
     }
 
     /// Whether the client wants every name.
     pub(crate) fn is_wildcard(&self) -> bool {
         self.wildcard
+    }
+
+    /// Leaves it to the server what is sent besides the names.
+    pub(crate) fn leave_choice(&mut self) {
+        self.chosen = true;
     }
 
     /// How many names the client asked for one by one.
@@ -161,10 +168,17 @@ impl Subscription {
         set: &'a TypeSet,
     ) -> Box<dyn Iterator<Item = &'a Arc<Resource>> + 'a> {
         if self.wildcard {
-            Box::new(set.resources.values())
-        } else {
-            Box::new(self.names.iter().filter_map(|name| set.get(name)))
+            return Box::new(set.resources.values());
         }
+        let named = self.names.iter().filter_map(|name| set.get(name));
+        if !self.chosen {
+            return Box::new(named);
+        }
+        // Several names may lead to one. What the client has it follows, however it came.
+        let has = self.sent.keys().filter_map(|name| set.resources.get(name));
+        let mut seen = HashSet::new();
+        let all = named.chain(set.given()).chain(has);
+        Box::new(all.filter(move |resource| seen.insert(Arc::as_ptr(resource))))
     }
 
     /// The wanted resources of `set` that the client does not have in this version.
@@ -180,14 +194,16 @@ impl Subscription {
     pub(crate) fn gone<'a>(&'a self, set: &'a TypeSet) -> impl Iterator<Item = &'a Arc<str>> {
         self.sent
             .iter()
-            .filter(|(name, sent)| !matches!(sent, Sent::Absent) && set.get(name).is_none())
+            .filter(|(name, sent)| {
+                !matches!(sent, Sent::Absent) && !set.resources.contains_key(&**name)
+            })
             .map(|(name, _)| name)
     }
 
     /// Resources that the client was sent and `set` has not.
     pub(crate) fn held<'a>(&'a self, set: &'a TypeSet) -> impl Iterator<Item = &'a Arc<Resource>> {
         self.sent.iter().filter_map(|(name, sent)| match sent {
-            Sent::Resource(resource) if set.get(name).is_none() => Some(resource),
+            Sent::Resource(resource) if !set.resources.contains_key(&**name) => Some(resource),
             _ => None,
         })
     }

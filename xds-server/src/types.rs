@@ -15,15 +15,24 @@ pub enum ResourceType {
     Extension,
     /// `config.route.v3.RouteConfiguration` (RDS).
     Route,
+    /// `config.route.v3.VirtualHost` (VHDS).
+    VirtualHost,
 }
 
 impl ResourceType {
     /// Every type, in make-before-break order.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Extension, Self::Route];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Extension,
+        Self::Route,
+        Self::VirtualHost,
+    ];
 
     /// How many there are.
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 7;
 
     /// The full name of the message type.
     pub fn type_name(self) -> &'static str {
@@ -34,6 +43,7 @@ impl ResourceType {
             Self::Listener => "envoy.config.listener.v3.Listener",
             Self::Extension => "envoy.config.core.v3.TypedExtensionConfig",
             Self::Route => "envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -46,6 +56,7 @@ impl ResourceType {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -63,6 +74,7 @@ impl ResourceType {
             Self::Listener => "listeners",
             Self::Extension => "extensions",
             Self::Route => "routes",
+            Self::VirtualHost => "virtual_hosts",
         }
     }
 
@@ -80,6 +92,7 @@ impl ResourceType {
             Self::Listener => "Listener",
             Self::Extension => "TypedExtensionConfig",
             Self::Route => "RouteConfiguration",
+            Self::VirtualHost => "VirtualHost",
         }
     }
 
@@ -87,6 +100,11 @@ impl ResourceType {
     /// removal. For the other types absence means nothing.
     pub fn is_complete(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+
+    /// Whether what is sent besides the names asked for is the server's choice. Only delta has such types.
+    pub(crate) fn is_chosen_here(self) -> bool {
+        matches!(self, Self::VirtualHost)
     }
 
     /// Position in [`Self::ALL`].
@@ -98,6 +116,7 @@ impl ResourceType {
             Self::Listener => 3,
             Self::Extension => 4,
             Self::Route => 5,
+            Self::VirtualHost => 6,
         }
     }
 }

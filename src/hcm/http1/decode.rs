@@ -6,9 +6,10 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
+use crate::exchange::headers::asks_to_switch;
 use crate::exchange::{LocalReply, RequestHead};
 use crate::hcm::HcmConfig;
 use crate::http1::chunked::Chunked;
@@ -71,12 +72,17 @@ impl Refusal {
 pub(super) struct Limits {
     headers: usize,
     /// Of all of it.
-    pub(super) bytes: usize,
+    bytes: usize,
     keeps_names: bool,
     chunked_length: bool,
 }
 
 impl Limits {
+    /// Whether so many bytes are no head any more, complete or not.
+    pub(super) fn are_exceeded_by(self, bytes: usize) -> bool {
+        bytes > self.bytes
+    }
+
     pub(super) fn of(config: &HcmConfig) -> Self {
         Self {
             headers: config.max_headers_count as usize,
@@ -160,7 +166,8 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
         // `host:port` for a tunnel, else absolute.
         _ => is_authority || target.windows(3).any(|three| three == b"://"),
     };
-    if !has_its_form || !target.is_ascii() || target.contains(&b'#') {
+    let has_its_bytes = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
+    if !has_its_form || !has_its_bytes {
         return Err(INVALID);
     }
     // As long as a URI may be for those who represent it here.
@@ -205,11 +212,7 @@ fn wants_tunnel(head: &RequestHead, has_body: bool) -> bool {
     if head.method == Method::CONNECT {
         return true;
     }
-    let says_upgrade = |value: &HeaderValue| {
-        let mut options = value.as_bytes().split(|byte| *byte == b',');
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    };
-    head.headers.contains_key(UPGRADE) && head.headers.get_all(CONNECTION).iter().any(says_upgrade)
+    asks_to_switch(&head.headers)
 }
 
 #[cfg(test)]

@@ -111,7 +111,9 @@ impl Http1 {
         let limits = Limits::of(&self.handle.hcm.config);
         let Reader::Here(input, _) = &mut self.reader else { return end(Ended::Well) };
         loop {
-            if may_be_complete(&input.pending, self.looked_at, limits) {
+            if may_be_complete(&input.pending, self.looked_at)
+                || limits.are_exceeded_by(input.pending.len())
+            {
                 match decode::head(&mut input.pending, limits) {
                     Ok(Some(head)) => {
                         (self.looked_at, self.deadline) = (0, None);
@@ -428,10 +430,10 @@ fn end(ended: Ended) -> Step {
     Poll::Ready(Some(ended))
 }
 
-/// Whether it is time to look at a head of which so much was looked at before: not without an empty line, if
-/// it is not too large. One that comes byte by byte is not parsed each time.
-fn may_be_complete(pending: &Bytes, looked_at: usize, limits: Limits) -> bool {
-    if looked_at == 0 || pending.len() > limits.bytes {
+/// Whether a head may be complete of which so much was looked at before: not without an empty line. One that
+/// comes byte by byte is not parsed each time.
+fn may_be_complete(pending: &Bytes, looked_at: usize) -> bool {
+    if looked_at == 0 {
         return !pending.is_empty();
     }
     // An empty line may have begun before.

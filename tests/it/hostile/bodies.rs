@@ -66,6 +66,7 @@ const BEHIND: &[Case] = &[
     Case { name: "one behind the last", send: b"GET /a HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n", wants: Wants::ServedThenClosed(&["GET /a"]), ends: false },
     served("a body that was not waited for", b"POST /a HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\nabc", &[POST]),
     served("a switch to HTTP/2 that nobody makes", b"GET /a HTTP/1.1\r\nhost: t\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n", &["GET /a"]),
+    Case { name: "a switch to another protocol", send: b"GET /a HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", wants: Wants::Rejected(403), ends: false },
     served("a HEAD has no body", b"HEAD /a HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\nGET /b HTTP/1.1\r\nhost: t\r\n\r\n", &["HEAD /a | content-length: 0", "GET /b"]),
 ];
 

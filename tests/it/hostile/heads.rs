@@ -68,6 +68,7 @@ const CODINGS: &[Case] = &[
 
 #[rustfmt::skip]
 const LINES: &[Case] = &[
+    served("headers of this connection only", b"GET /a HTTP/1.1\r\nhost: t\r\nconnection: x\r\nConnection: keep-alive, Y\r\nx: 1\r\ny: 2\r\nz: 3\r\n\r\n", &["GET /a | z: 3"]),
     served("odd but allowed", b"GET /a HTTP/1.1\r\nHOST:t\r\nx:\r\ny: \t b\tc \t\r\n!#$%&'*+-.^_`|~: d\r\n\r\n", &["GET /a | !#$%&'*+-.^_`|~: d | x:  | y: b\tc"]),
     served("bytes beyond ASCII in a value", b"GET /a HTTP/1.1\r\nhost: t\r\nx: \xc3\xa4\r\n\r\n", &["GET /a | x: \u{e4}"]),
     refused("a folded line", b"GET /a HTTP/1.1\r\nhost: t\r\nx: a\r\n b\r\n\r\n"),

@@ -8,4 +8,5 @@ mod embedded;
 mod extensions;
 mod groups;
 mod harness;
+mod hosts;
 mod status;

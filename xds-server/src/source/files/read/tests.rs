@@ -54,7 +54,7 @@ fn faults_name_file_line_and_field() {
     let expected = r#"a.yaml:6: Cluster "a": load_assignment.endpoints[0].priority: "#;
     assert!(found[0].starts_with(expected), "{}", found[0]);
 
-    let keys = "secrets, clusters, endpoints, listeners, extensions, routes";
+    let keys = "secrets, clusters, endpoints, listeners, extensions, routes, virtual_hosts";
     assert_eq!(
         faults(&[("a.yaml", "clusters: []\nbackends: []\nroutes: 5\n"), ("b.yaml", "[1]")]),
         [
