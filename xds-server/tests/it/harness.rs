@@ -121,11 +121,16 @@ impl Server {
     }
 
     pub(crate) async fn start_with(config: &Path, more: &[&str]) -> Self {
+        Self::start_from("--config", config, more).await
+    }
+
+    /// With a file or folder under one of the options that take one.
+    pub(crate) async fn start_from(option: &str, path: &Path, more: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("addresses");
         let child = binary()
-            .arg("--config")
-            .arg(config)
+            .arg(option)
+            .arg(path)
             .args(["--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", "--address-file"])
             .arg(&file)
             .args(more)

@@ -6,6 +6,7 @@ mod ads;
 mod edits;
 mod embedded;
 mod extensions;
+mod gateway;
 mod groups;
 mod harness;
 mod status;
