@@ -22,6 +22,8 @@ mod compression;
 #[cfg(test)]
 mod ecds;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod hedging;

@@ -176,7 +176,7 @@ block! {
         max_idle_connections: Number<0, { u32::MAX }> = Number(10) => "ConnectionPool.max_idle",
         /// A connection with nothing on it is closed after so long. `idle_conn_timeout` is another name for it.
         idle_timeout: Said<Time<1>> = Said::not(Time::secs(90)) => "HttpProtocolOptions.idle_timeout",
-        /// No connection is older, except for the request that it has.
+        /// A connection that is older is closed, after the request that it has.
         max_lifetime: Time<1> = Time::secs(3600) => "HttpProtocolOptions.max_connection_duration",
         /// TCP asks a silent peer so often whether it is there, in whole seconds; `0s` never.
         keep_alive: Time<0> = Time::secs(30) => "Cluster.upstream_connection_options.tcp_keepalive",

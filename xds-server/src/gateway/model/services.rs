@@ -39,8 +39,9 @@ block! {
 block! {
     /// One instance of a service.
     Instance {
-        /// A name that no other instance of the service has; that of `url` unless it is said.
-        id: Option<String> => "LbEndpoint.metadata gateway.id",
+        /// A name that no other instance of the service has, shown at `/clusters` and in access logs; `HOST:PORT`
+        /// unless it is said.
+        id: Option<String> => "LbEndpoint.endpoint.hostname",
         /// `http://HOST:PORT`. If a service has one with a name for a host, names are resolved by the proxy.
         url: Url => "LbEndpoint.endpoint.address",
         /// How many requests it gets beside the others, for strategies that honour it.

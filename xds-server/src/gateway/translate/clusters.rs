@@ -157,6 +157,10 @@ fn health_check(check: &HealthCheck) -> Value {
         "timeout": seconds(check.timeout.0),
         "unhealthy_threshold": check.failure_threshold.0,
         "healthy_threshold": check.success_threshold.0,
-        "http_health_check": { "path": check.path },
+        // Any other status than 200 is a failure to be counted, not the end at once.
+        "http_health_check": {
+            "path": check.path,
+            "retriable_statuses": [{ "start": 100, "end": 600 }],
+        },
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Context, Made, object};
 use crate::gateway::model::{HostPort, Instance, Service, Strategy};
@@ -48,16 +48,16 @@ impl Context<'_> {
 
     fn endpoint(&self, service: &Service, instance: &Instance, weighs: bool) -> Value {
         let name = instance.name();
-        let draining = self.draining.contains(&(service.name.clone(), name.clone()));
-        let mut metadata = Map::new();
-        metadata.insert("gateway".to_owned(), json!({ "id": name }));
-        if !instance.metadata.is_empty() {
-            metadata.insert("envoy.lb".to_owned(), json!(instance.metadata));
-        }
+        let draining = self.draining.contains(&(service.name.clone(), name));
+        let endpoint = object([
+            ("address", Some(address(&instance.url.0))),
+            ("hostname", instance.id.as_ref().map(|id| json!(id))),
+        ]);
+        let metadata = || json!({ "filter_metadata": { "envoy.lb": instance.metadata } });
         object([
-            ("endpoint", Some(json!({ "address": address(&instance.url.0) }))),
+            ("endpoint", Some(endpoint)),
             ("health_status", draining.then(|| json!("DRAINING"))),
-            ("metadata", Some(json!({ "filter_metadata": metadata }))),
+            ("metadata", (!instance.metadata.is_empty()).then(metadata)),
             ("load_balancing_weight", weighs.then(|| json!(instance.weight.0))),
         ])
     }

@@ -26,6 +26,8 @@ pub(super) struct HttpFilter {
 /// The chain of every listener, and what routes need to know of it.
 pub(super) struct Filters {
     pub(super) chain: Vec<HttpFilter>,
+    /// Whether instances are asked before they are sent a body that expects it.
+    pub(super) asks_for_bodies: bool,
     /// The names of the filters that compress and decompress.
     compressors: Vec<String>,
     cache: Option<Cache>,
@@ -77,7 +79,9 @@ impl Context<'_> {
             chain.push(HttpFilter { value, from: "load_balancer.sticky_sessions" });
         }
         chain.push(filter("router", ROUTER, json!({}), (false, "listeners")));
-        Filters { chain, compressors, cache, compression, session }
+        let asks_for_bodies =
+            self.gateway.connection_pool.is_some() && self.flavour == Flavour::Nuncio;
+        Filters { chain, asks_for_bodies, compressors, cache, compression, session }
     }
 
     /// What a route has instead of the listener's filters: `typed_per_filter_config`.

@@ -1,9 +1,9 @@
 //! A listener: an address, and the filters that every request passes.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::filters::Filters;
-use super::{Made, TABLE, ads, extension};
+use super::{Made, TABLE, ads, extension, object};
 use crate::gateway::model::ListenAt;
 use crate::types::ResourceType;
 
@@ -11,13 +11,14 @@ const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
 pub(super) fn listener(index: usize, listener: &ListenAt, filters: &Filters) -> Made {
-    let http: Vec<&Value> = filters.chain.iter().map(|filter| &filter.value).collect();
-    let manager = json!({
-        "stat_prefix": TABLE,
-        "rds": { "route_config_name": TABLE, "config_source": ads() },
-        "use_remote_address": true,
-        "http_filters": http,
-    });
+    let http = filters.chain.iter().map(|filter| &filter.value);
+    let manager = object([
+        ("stat_prefix", Some(json!(TABLE))),
+        ("rds", Some(json!({ "route_config_name": TABLE, "config_source": ads() }))),
+        ("use_remote_address", Some(json!(true))),
+        ("proxy_100_continue", filters.asks_for_bodies.then(|| json!(true))),
+        ("http_filters", Some(http.cloned().collect())),
+    ]);
     let address = json!({ "socket_address": {
         "address": listener.address.0.to_string(), "port_value": listener.port.0,
     } });
