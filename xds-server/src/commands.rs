@@ -1,11 +1,14 @@
-//! The commands that look at gateway files and end.
+//! The commands that do something else than serve, and end.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use nuncio_xds_server::Problem;
+use nuncio_xds_server::api::document;
 use nuncio_xds_server::gateway::{Checked, Flavour, check, schema};
+
+use crate::ctl::Ctl;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -25,6 +28,10 @@ pub(crate) enum Command {
     },
     /// Shows the JSON Schema of gateway files, for editors.
     Schema,
+    /// Shows the OpenAPI document of the API that changes instances.
+    Openapi,
+    /// Changes and lists instances through the API of a server that runs.
+    Ctl(Ctl),
     /// Shows what proxies receive when one gateway file takes the place of another.
     Diff {
         /// The file that they have.
@@ -44,7 +51,7 @@ pub(crate) struct Which {
 }
 
 impl Command {
-    pub(crate) fn run(self) -> Result<(), String> {
+    pub(crate) async fn run(self) -> Result<(), String> {
         match self {
             Self::Check { file, which } => {
                 let checked = checked(&file, &which)?;
@@ -52,6 +59,8 @@ impl Command {
             }
             Self::Explain { file, which } => say(&checked(&file, &which)?.explain()),
             Self::Schema => say(&schema()),
+            Self::Openapi => say(&document()),
+            Self::Ctl(ctl) => say(&ctl.run().await?),
             Self::Diff { old, new, which } => {
                 let old = checked(&old, &which)?;
                 say(&checked(&new, &which)?.diff(&old))
@@ -69,7 +78,8 @@ fn checked(file: &Path, which: &Which) -> Result<Checked, String> {
     Ok(checked)
 }
 
-fn lines(problems: &[Problem]) -> String {
+/// Each on a line of its own.
+pub(crate) fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 

@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+pub mod api;
 mod assemble;
 mod cache;
 mod check;
@@ -40,6 +41,7 @@ pub mod gateway;
 mod groups;
 mod http;
 mod ledger;
+mod listen;
 mod machine;
 mod order;
 mod problem;

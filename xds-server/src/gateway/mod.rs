@@ -13,8 +13,10 @@
 mod block;
 mod diff;
 mod form;
+mod live;
 mod model;
 mod nearest;
+mod overlay;
 mod page;
 mod reader;
 mod report;
@@ -33,14 +35,17 @@ use prost_types::Any;
 use crate::assemble::{Item, Origin};
 use crate::problem::Problem;
 
-use form::Form;
-use model::{Gateway, LoadBalancer};
-use reader::Reader;
+use model::LoadBalancer;
 use translate::{Context, Made};
 
+pub(crate) use form::{Form, Number};
+pub use live::Live;
+pub(crate) use live::Refusal;
+pub(crate) use model::{Gateway, Instance};
+pub(crate) use overlay::{Change, Overlay};
 pub use page::schema;
+pub(crate) use reader::Reader;
 pub use report::{Checked, check};
-pub(crate) use translate::Draining;
 pub use translate::Flavour;
 
 /// A file that was read.
@@ -76,25 +81,40 @@ impl GatewayFile {
         }
     }
 
-    /// The resources for a kind of proxy.
+    /// The resources for a kind of proxy, with changes to instances.
     pub(crate) fn translate(
         &self,
         flavour: Flavour,
-        draining: &Draining,
+        overlay: &Overlay,
     ) -> Result<Translation, Vec<Problem>> {
-        let mut reader = Reader::new(&self.file, &self.lines);
         let own = self.gateway.load_balancer.clone().or_else(LoadBalancer::without);
         let Some(balancer) = &own else {
             // Every key of the block has a default.
             return Err(vec![Problem::new("load_balancer: has a key without a default")]);
         };
+        let mut reader = Reader::new(&self.file, &self.lines);
         rules::check(&self.gateway, balancer, &mut reader);
         if !reader.faults.is_empty() {
             return Err(reader.faults);
         }
-        let context = Context { gateway: &self.gateway, balancer, flavour, draining };
+        // What is wrong with the changes has no place in the file.
+        let mut changed = self.gateway.clone();
+        let mut over = Reader::unplaced();
+        let draining = overlay.apply(&mut changed, &mut over);
+        rules::check(&changed, balancer, &mut over);
+        if !over.faults.is_empty() {
+            let told = |fault: Problem| Problem {
+                message: format!("with the instances changed at runtime: {}", fault.message),
+                ..fault
+            };
+            return Err(over.faults.into_iter().map(told).collect());
+        }
+        let context = Context { gateway: &changed, balancer, flavour, draining: &draining };
         let made = context.translate(&mut reader);
-        Ok(Translation { made, warnings: reader.warnings })
+        // Those of the file that the rules told were told of both.
+        let mut warnings = reader.warnings;
+        warnings.extend(over.warnings.into_iter().filter(|warning| warning.field.is_empty()));
+        Ok(Translation { made, warnings })
     }
 
     /// Resources as a source gives them.

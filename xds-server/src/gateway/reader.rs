@@ -12,15 +12,19 @@ use crate::problem::{Problem, key_path};
 
 /// Collects what is wrong with a file, and what is doubtful.
 pub(crate) struct Reader<'a> {
-    file: &'a Path,
-    marks: &'a LineMap,
+    place: Option<(&'a Path, &'a LineMap)>,
     pub(crate) faults: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(file: &'a Path, marks: &'a LineMap) -> Self {
-        Self { file, marks, faults: Vec::new(), warnings: Vec::new() }
+        Self { place: Some((file, marks)), faults: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Of what is in no file.
+    pub(crate) fn unplaced() -> Self {
+        Self { place: None, faults: Vec::new(), warnings: Vec::new() }
     }
 
     /// Something is wrong at a path.
@@ -37,10 +41,10 @@ impl<'a> Reader<'a> {
 
     fn problem(&self, at: &str, message: String) -> Problem {
         let problem = Problem { field: at.to_owned(), ..Problem::new(message) };
-        let problem = problem.in_file(self.file);
-        match self.marks.mark_of(at) {
-            Some(mark) => problem.on(mark),
-            None => problem,
+        let Some((file, marks)) = self.place else { return problem };
+        match marks.mark_of(at) {
+            Some(mark) => problem.in_file(file).on(mark),
+            None => problem.in_file(file),
         }
     }
 

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::GatewayFile;
 use super::diff::diff;
-use super::translate::{Draining, Flavour, Made};
+use super::overlay::Overlay;
+use super::translate::{Flavour, Made};
 use super::yaml_text::yaml_of;
 use crate::assemble::{Rigour, assemble};
 use crate::problem::Problem;
@@ -26,7 +27,7 @@ pub struct Checked {
 /// Everything that is wrong with it.
 pub fn check(file: &Path, flavour: Flavour) -> Result<Checked, Vec<Problem>> {
     let file = GatewayFile::open(file)?;
-    let translation = file.translate(flavour, &Draining::new())?;
+    let translation = file.translate(flavour, &Overlay::none())?;
     let items = file.items(translation.made.clone())?;
     let rigour = Rigour { strict: true, ..Rigour::default() };
     let (_, doubts) = assemble(None, items, Vec::new(), rigour)?;

@@ -17,8 +17,8 @@ fn made(text: &str) -> Vec<Made> {
 
 fn translated(text: &str, flavour: Flavour) -> Translation {
     let file = read_text(text).unwrap_or_else(|problems| panic!("{:?}", texts(&problems)));
-    let draining = Draining::new();
-    file.translate(flavour, &draining).unwrap_or_else(|problems| panic!("{:?}", texts(&problems)))
+    file.translate(flavour, &Overlay::none())
+        .unwrap_or_else(|problems| panic!("{:?}", texts(&problems)))
 }
 
 fn texts(problems: &[Problem]) -> Vec<String> {
@@ -27,7 +27,7 @@ fn texts(problems: &[Problem]) -> Vec<String> {
 
 fn faults(text: &str) -> Vec<String> {
     let translated = read_text(text).and_then(|file| {
-        let translation = file.translate(Flavour::Nuncio, &Draining::new())?;
+        let translation = file.translate(Flavour::Nuncio, &Overlay::none())?;
         let items = file.items(translation.made)?;
         crate::assemble::assemble(None, items, Vec::new(), crate::assemble::Rigour::default())
             .map(|_| ())
@@ -62,7 +62,7 @@ compression: {}
     let all = made(&text);
     for flavour in [Flavour::Nuncio, Flavour::Envoy] {
         let file = read_text(&text).unwrap();
-        let translation = file.translate(flavour, &Draining::new()).unwrap();
+        let translation = file.translate(flavour, &Overlay::none()).unwrap();
         let items = file.items(translation.made).unwrap();
         let rigour = crate::assemble::Rigour { check: true, strict: true };
         let set = crate::assemble::assemble(None, items, Vec::new(), rigour);
@@ -242,4 +242,15 @@ fn a_difference_is_told_field_by_field() {
 "
     );
     assert_eq!(diff::diff(&old, &old), "");
+}
+
+#[test]
+fn the_example_is_good_and_writes_the_defaults_out() {
+    let example = include_str!("../../../examples/gateway.yaml");
+    let Translation { made, warnings } = translated(example, Flavour::Nuncio);
+    assert_eq!(texts(&warnings), [""; 0]);
+    let (first, _) = example.split_once("load_balancer:").unwrap();
+    let short =
+        format!("{first}load_balancer: {{}}\ncache: {{}}\nconnection_pool:\ncompression:\n");
+    assert_eq!(made, self::made(&short));
 }

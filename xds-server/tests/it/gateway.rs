@@ -5,7 +5,7 @@ use std::process::Output;
 
 use crate::harness::*;
 
-const GOOD: &str = "\
+pub(crate) const GOOD: &str = "\
 listeners: [{name: in, port: 0}]
 services:
 - name: users
@@ -35,7 +35,7 @@ async fn server(file: &Path, more: &[&str]) -> Server {
 }
 
 /// A delta client that has taken all of [`GOOD`].
-async fn taken(server: &Server) -> Delta {
+pub(crate) async fn taken(server: &Server) -> Delta {
     let mut talk = Delta::open(&server.xds, "a", delta(CLUSTER, &[])).await;
     assert_eq!(names(&talk.take(CLUSTER).await), ["users"]);
     talk.send(delta(ENDPOINT, &["users"])).await;

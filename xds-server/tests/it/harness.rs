@@ -108,6 +108,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) xds: String,
     pub(crate) status: String,
+    /// Of the API, if it has one.
+    pub(crate) api: Option<String>,
     _scratch: TempDir,
 }
 
@@ -138,10 +140,12 @@ impl Server {
             .spawn()
             .unwrap();
         let text = eventually(async || fs::read_to_string(&file).ok()).await;
-        let address = |key: &str| {
-            text.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
+        let find = |key: &str| {
+            Some(text.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned())
         };
-        Self { child, xds: address("xds"), status: address("status"), _scratch: scratch }
+        let address = |key: &str| find(key).unwrap();
+        let (xds, status, api) = (address("xds"), address("status"), find("api"));
+        Self { child, xds, status, api, _scratch: scratch }
     }
 
     /// A document of the status API.
@@ -152,13 +156,7 @@ impl Server {
     }
 
     pub(crate) async fn fetch(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.status).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        fetch(&self.status, &format!("{method} {path}"), "", "").await
     }
 
     /// The status document once `check` accepts it.
@@ -173,6 +171,18 @@ impl Server {
         Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         self.child.wait().unwrap()
     }
+}
+
+/// One request on a connection of its own: method and path, further header lines, a body.
+pub(crate) async fn fetch(address: &str, line: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}");
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 impl Drop for Server {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails it there")]
 
 mod ads;
+mod api;
 mod edits;
 mod embedded;
 mod extensions;

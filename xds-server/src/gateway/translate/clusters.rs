@@ -31,7 +31,7 @@ impl Context<'_> {
         let strategy = self.strategy(service);
         set("lb_policy", json!(policy(strategy)));
         from.push(("lb_policy".to_owned(), format!("{at}.strategy")));
-        if let Some(common) = common(strategy, service) {
+        if let Some(common) = common(strategy) {
             set("common_lb_config", common);
         }
         let check = &self.balancer.health_check;
@@ -137,16 +137,15 @@ fn policy(strategy: Option<Strategy>) -> &'static str {
     }
 }
 
-fn common(strategy: Option<Strategy>, service: &Service) -> Option<Value> {
+fn common(strategy: Option<Strategy>) -> Option<Value> {
     let never_unwell = strategy == Some(Strategy::HealthBased);
     let hashes = matches!(strategy, Some(Strategy::RingHash | Strategy::Maglev));
-    let zoned = service.instances.iter().any(|instance| instance.zone.is_some());
     let common = object([
         ("healthy_panic_threshold", never_unwell.then(|| json!({ "value": 0 }))),
-        // Small services shall prefer their zone, too.
-        ("zone_aware_lb_config", (zoned && !hashes).then(|| json!({ "min_cluster_size": 1 }))),
+        // Small services shall prefer their zone, too; without zones it does nothing.
+        ("zone_aware_lb_config", (!hashes).then(|| json!({ "min_cluster_size": 1 }))),
     ]);
-    common.as_object().is_some_and(|common| !common.is_empty()).then_some(common)
+    (!hashes).then_some(common)
 }
 
 fn health_check(check: &HealthCheck) -> Value {
