@@ -42,7 +42,7 @@
 //!   6  hcm
 //!   5  filter
 //!   4  route   cache   upstream   xds
-//!   2  telemetry
+//!   2  telemetry   http1
 //!   1  exchange   net
 //!   0  proto   config   coding      (config may use proto)
 //! ```
@@ -120,6 +120,7 @@ pub mod control;
 pub mod exchange;
 pub mod filter;
 pub mod hcm;
+pub mod http1;
 pub mod listener;
 pub mod net;
 pub mod proto;

@@ -89,7 +89,7 @@ fn every_refused_field_of_a_reachable_message_is_listed() {
     for (message, refused) in [
         ("Cluster", "upstream_bind_config"),
         ("Listener", "udp_listener_config"),
-        ("RouteConfiguration", "vhds"),
+        ("RouteConfiguration", "vhost_header"),
         ("ClusterLoadAssignment", "named_endpoints"),
         ("HttpConnectionManager", "scoped_routes"),
     ] {

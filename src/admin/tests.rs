@@ -59,7 +59,7 @@ async fn running(waiting: bool) -> (Running, Arc<Calls>) {
     let options = Options {
         compilers: Compilers::new(telemetry.clone(), Sinks::check_only()),
         grpc: Arc::new(|_| unreachable!("no gRPC sources")),
-        has_ads: false,
+        ads: None,
         cds: waiting.then_some(Subscription { source: missing, initial_fetch_timeout: None }),
         lds: None,
         workers: 1,

@@ -42,6 +42,13 @@ pub struct GrpcSource {
     pub key: Vec<u8>,
 }
 
+impl GrpcSource {
+    /// Whether it speaks the incremental protocol.
+    pub fn is_delta(&self) -> bool {
+        self.api.api_type == core::api_config_source::ApiType::DeltaGrpc as i32
+    }
+}
+
 /// Compiles a `ConfigSource`.
 pub fn compile(source: &core::ConfigSource) -> Result<ConfigSource, Errors> {
     use core::config_source::ConfigSourceSpecifier as Specifier;

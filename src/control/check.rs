@@ -100,6 +100,10 @@ fn compile(
             let table = compilers.routes(any, ignored)?;
             references.clusters.extend(table.cluster_names().iter().cloned());
         }
+        ResourceType::VirtualHost => {
+            let host = compilers.host(any, None, ignored)?;
+            references.clusters.extend(host.cluster_names().iter().cloned());
+        }
         ResourceType::Secret => {
             compile::secret(any, ignored)?;
         }

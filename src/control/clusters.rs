@@ -254,12 +254,16 @@ impl State {
             }
             ResourceType::Routes => {
                 self.routes.remove(want);
+                self.leave_hosts(want);
                 if self.table_sources.get(&want.name) == Some(want) {
                     self.table_sources.remove(&want.name);
                     self.publish.dirty.routes = true;
                 }
             }
-            ResourceType::Cluster | ResourceType::Listener | ResourceType::Secret => {}
+            ResourceType::Cluster
+            | ResourceType::Listener
+            | ResourceType::VirtualHost
+            | ResourceType::Secret => {}
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::proto::envoy::config::endpoint::v3 as endpoint;
 use crate::proto::envoy::config::listener::v3 as proto_listener;
 use crate::proto::envoy::config::route::v3 as proto_route;
 use crate::proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+use crate::route::discovered::DiscoveredHost;
 use crate::route::{self, RouteTable};
 use crate::snapshot::Secret;
 use crate::telemetry::Telemetry;
@@ -91,12 +92,26 @@ impl Compilers {
         ignored: &mut Vec<String>,
     ) -> Result<RouteTable, Errors> {
         let proto: proto_route::RouteConfiguration = decode(body, ignored)?;
-        let cx = route::CompileContext {
+        RouteTable::compile(proto, &self.for_routes())
+    }
+
+    /// A virtual host of a table, if that is known.
+    pub(super) fn host(
+        &self,
+        body: &Any,
+        table: Option<&RouteTable>,
+        ignored: &mut Vec<String>,
+    ) -> Result<DiscoveredHost, Errors> {
+        let proto: proto_route::VirtualHost = decode(body, ignored)?;
+        RouteTable::compile_host(table, proto, &self.for_routes())
+    }
+
+    fn for_routes(&self) -> route::CompileContext<'_> {
+        route::CompileContext {
             compile_filter_override: &compile_override,
             runtime: &self.runtime,
             telemetry: &self.listener.telemetry,
-        };
-        RouteTable::compile(proto, &cx)
+        }
     }
 }
 
@@ -156,6 +171,7 @@ pub(super) const fn kind(ty: ResourceType) -> &'static str {
         ResourceType::Listener => "Listener",
         ResourceType::Extension => "TypedExtensionConfig",
         ResourceType::Routes => "RouteConfiguration",
+        ResourceType::VirtualHost => "VirtualHost",
         ResourceType::Secret => "Secret",
     }
 }

@@ -47,7 +47,7 @@ pub struct Dump {
     pub listeners: Vec<Shown>,
     /// `TypedExtensionConfig` from ECDS
     pub extensions: Vec<Shown>,
-    /// `RouteConfiguration` from RDS
+    /// `RouteConfiguration` from RDS, with the virtual hosts that came for it
     pub routes: Vec<Shown>,
     /// `Secret`, with their private parts: not to be shown as they are.
     pub secrets: Vec<Shown>,
@@ -64,7 +64,7 @@ impl State {
             endpoints: sorted(self.endpoints.records.iter().map(|(want, r)| (&want.name, r))),
             listeners: sorted(self.listeners.records.iter()),
             extensions: sorted(self.extensions.records.iter().map(|(want, r)| (&want.name, r))),
-            routes: sorted(self.routes.records.iter().map(|(want, r)| (&want.name, r))),
+            routes: by_name(self.routes.records.iter().map(|(w, r)| self.shown_table(w, r))),
             secrets: sorted(self.secrets.records.iter()),
             ignored: self.ignored.list(),
             sources: xds.status(),
@@ -73,12 +73,16 @@ impl State {
 }
 
 fn sorted<'a, T: 'a>(records: impl Iterator<Item = (&'a Arc<str>, &'a Record<T>)>) -> Vec<Shown> {
-    let mut shown: Vec<Shown> = records.map(|(name, record)| show(name, record)).collect();
+    by_name(records.map(|(name, record)| show(name, record)))
+}
+
+fn by_name(shown: impl Iterator<Item = Shown>) -> Vec<Shown> {
+    let mut shown: Vec<Shown> = shown.collect();
     shown.sort_by(|a, b| a.name.cmp(&b.name));
     shown
 }
 
-fn show<T>(name: &Arc<str>, record: &Record<T>) -> Shown {
+pub(super) fn show<T>(name: &Arc<str>, record: &Record<T>) -> Shown {
     let version = |held: &Held<T>| Version {
         raw: held.raw.clone(),
         version: held.version.clone(),

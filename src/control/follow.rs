@@ -75,7 +75,7 @@ impl Follow {
         users.push(user);
         let first = users.len() == 1;
         if first {
-            self.news(want).subscribe.insert(want.name.clone());
+            self.subscribe(want);
         }
         first
     }
@@ -91,11 +91,7 @@ impl Follow {
             return false;
         }
         self.users.remove(want);
-        let news = self.news(want);
-        // A subscription the source has not heard of is simply withdrawn.
-        if !news.subscribe.swap_remove(&want.name) || news.unsubscribe.contains(&want.name) {
-            news.unsubscribe.insert(want.name.clone());
-        }
+        self.unsubscribe(want);
         true
     }
 
@@ -104,6 +100,25 @@ impl Follow {
         let news = self.news(want);
         news.unsubscribe.insert(want.name.clone());
         news.subscribe.insert(want.name.clone());
+    }
+
+    /// Subscribes to a name that no user wants.
+    pub(super) fn subscribe(&mut self, want: &Want) {
+        self.news(want).subscribe.insert(want.name.clone());
+    }
+
+    /// Takes [`Self::subscribe`] back.
+    pub(super) fn unsubscribe(&mut self, want: &Want) {
+        let news = self.news(want);
+        // A subscription the source has not heard of is simply withdrawn.
+        if !news.subscribe.swap_remove(&want.name) || news.unsubscribe.contains(&want.name) {
+            news.unsubscribe.insert(want.name.clone());
+        }
+    }
+
+    /// The source of a number.
+    pub(super) fn at(&self, source: SourceId) -> Option<Arc<Source>> {
+        self.sources.get(source.0 as usize).cloned()
     }
 
     /// Who wants a name.

@@ -30,6 +30,8 @@ pub(super) struct Change {
     pub(super) resources: Vec<Resource>,
     pub(super) kept: Vec<String>,
     pub(super) removed: Vec<String>,
+    /// Names asked for that were answered otherwise.
+    pub(super) answered: Vec<String>,
     /// The removed names are those whose time to live ended.
     pub(super) expired: bool,
     /// Something of it could not even be read, which alone refuses it.
@@ -70,6 +72,8 @@ pub(super) enum Admission {
 pub(super) struct Batch {
     /// Names that go with this update.
     pub(super) leaving: Vec<Arc<str>>,
+    /// Domains that virtual hosts of this update have taken, by table.
+    pub(super) domains: Map<(Arc<str>, Box<str>), ()>,
     /// Addresses that listeners of this update have taken.
     pub(super) addresses: Map<std::net::SocketAddr, Arc<str>>,
     pub(super) ignored: Vec<String>,
@@ -78,6 +82,8 @@ pub(super) struct Batch {
 /// How resources of one type are taken in.
 pub(super) trait Kind {
     const TYPE: ResourceType;
+    /// The protocol's name for a resource is not the one in the message.
+    const IS_NAMED_APART: bool = false;
     /// What one compiles to, with what applying it needs.
     type Out;
 
@@ -126,11 +132,12 @@ impl State {
             ResourceType::Listener => self.take_in::<super::listeners::Listeners>(change, now),
             ResourceType::Extension => self.take_in::<super::extensions::Configs>(change, now),
             ResourceType::Routes => self.take_in::<super::routes::Tables>(change, now),
+            ResourceType::VirtualHost => self.take_in_hosts(change, now),
             ResourceType::Secret => self.take_in::<super::secrets::Secrets>(change, now),
         }
     }
 
-    fn take_in<K: Kind>(&mut self, change: Change, now: Instant) -> Verdict {
+    pub(super) fn take_in<K: Kind>(&mut self, change: Change, now: Instant) -> Verdict {
         let Change {
             origin,
             source,
@@ -140,6 +147,7 @@ impl State {
             resources,
             kept,
             removed,
+            answered: _,
             expired,
             damaged,
         } = change;
@@ -153,6 +161,10 @@ impl State {
                 let only = (!full).then_some(Origin::Disk);
                 batch.leaving.extend(K::absent(self, &mentioned(&resources, &kept), only));
             }
+        }
+        if K::IS_NAMED_APART {
+            let named = resources.iter().filter_map(|r| r.name.as_deref());
+            batch.leaving.extend(named.chain(removed.iter().map(String::as_str)).map(Arc::from));
         }
         let judged = self.judge::<K>(
             resources,
@@ -227,7 +239,7 @@ impl State {
             let Resource { name: wire_name, version, body, ttl: _ } = resource;
             let version =
                 if *version == *of.version { of.version.clone() } else { Arc::from(version) };
-            let read = identify(wire_name.as_deref(), &body);
+            let read = identify(wire_name.as_deref(), &body, K::IS_NAMED_APART);
             let wire_name = wire_name.unwrap_or_default();
             let name: Arc<str> = read.clone().unwrap_or_else(|_| wire_name.as_str().into());
             let item = Item { source: of.source, origin: of.origin, name, body, version };
@@ -303,7 +315,7 @@ impl State {
 }
 
 /// The resource's name. Protocol and message must agree on it.
-fn identify(wire_name: Option<&str>, body: &Any) -> Result<Arc<str>, Errors> {
+fn identify(wire_name: Option<&str>, body: &Any, is_named_apart: bool) -> Result<Arc<str>, Errors> {
     let Some(name) = peek_name(&body.value) else {
         return Err(Fault::Undecodable("it is not protobuf".to_owned()).into());
     };
@@ -311,6 +323,7 @@ fn identify(wire_name: Option<&str>, body: &Any) -> Result<Arc<str>, Errors> {
         return Err(Fault::Required).at("name");
     }
     match wire_name {
+        Some(wire) if is_named_apart && !wire.is_empty() => Ok(wire.into()),
         Some(wire) if !wire.is_empty() && wire != name => {
             let reason = format!("the response calls the resource {wire:?}");
             Err(Fault::invalid(format!("{name:?}"), reason)).at("name")

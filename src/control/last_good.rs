@@ -38,12 +38,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
 /// The types that are kept, in the order they are taken in.
-const KEPT: [ResourceType; 5] = [
+const KEPT: [ResourceType; 6] = [
     ResourceType::Cluster,
     ResourceType::Endpoints,
     ResourceType::Listener,
     ResourceType::Extension,
     ResourceType::Routes,
+    ResourceType::VirtualHost,
 ];
 
 /// What a file holds.
@@ -228,6 +229,11 @@ impl State {
                         self.restore_at(source, ty, resources.clone(), now);
                     }
                 }
+                ResourceType::VirtualHost => {
+                    for source in self.host_sources() {
+                        self.restore_at(source, ty, resources.clone(), now);
+                    }
+                }
                 ResourceType::Secret => {}
             }
         }
@@ -273,6 +279,9 @@ impl State {
                 }
                 ResourceType::Routes => {
                     collect(self.routes.records.iter().map(|(w, r)| (&w.name, r)), list);
+                }
+                ResourceType::VirtualHost => {
+                    collect(self.hosts.records.iter().map(|(w, r)| (&w.name, r)), list);
                 }
                 ResourceType::Secret => {}
             }

@@ -13,6 +13,7 @@
 //! time is an argument; this file moves events in and effects out. Endpoints take a short road:
 //! they go straight into their clusters, and no snapshot is built.
 
+mod asks;
 pub mod check;
 mod clusters;
 mod compile;
@@ -35,6 +36,7 @@ mod startup;
 mod state;
 pub mod stats;
 mod store;
+mod virtual_hosts;
 mod warming;
 
 #[cfg(test)]
@@ -47,10 +49,11 @@ use prost_types::Any;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ResourceId;
+use crate::filter::on_demand::Ask;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Cluster;
-use crate::xds::{Events, GrpcOptions, ResourceType, Source, Xds};
+use crate::xds::{Events, GrpcOptions, ResourceType, Source, Variant, Xds};
 
 use follow::Want;
 use store::Running;
@@ -68,8 +71,8 @@ pub struct Options {
     pub compilers: Compilers,
     /// How to reach the servers of an `ApiConfigSource`.
     pub grpc: GrpcResolver,
-    /// There is a server for resources that say `ads`.
-    pub has_ads: bool,
+    /// What the server for resources that say `ads` speaks, if there is one.
+    pub ads: Option<Variant>,
     /// `dynamic_resources.cds_config`
     pub cds: Option<Subscription>,
     /// `dynamic_resources.lds_config`
@@ -89,6 +92,8 @@ pub struct First {
     pub ignored: Vec<(ResourceId, Vec<String>)>,
     /// Where the last good configuration is kept, and whose it is.
     pub last_good: Option<LastGood>,
+    /// Where requests ask for virtual hosts.
+    pub asks: Option<mpsc::Receiver<Ask>>,
 }
 
 /// Keeping the last good configuration on disk.

@@ -38,10 +38,12 @@ impl Kind for Tables {
     }
 
     fn compile(state: &mut State, item: &Item, batch: &mut Batch) -> Result<RouteTable, Errors> {
-        state.compilers.routes(&item.body, &mut batch.ignored)
+        let table = state.compilers.routes(&item.body, &mut batch.ignored)?;
+        state.check_hosts(&table)?;
+        Ok(table)
     }
 
-    fn apply(state: &mut State, good: Good<RouteTable>, _now: Instant) {
+    fn apply(state: &mut State, good: Good<RouteTable>, now: Instant) {
         let Good { source, origin, name, raw, version, value } = good;
         let want = want(source, &name);
         let value = Arc::new(value);
@@ -55,7 +57,9 @@ impl Kind for Tables {
         };
         state.routes.activate(&want, origin, held);
         state.publish.dirty.routes = true;
-        state.satisfy(&want);
+        if state.follow_hosts(&want, origin, now) {
+            state.satisfy(&want);
+        }
     }
 
     fn confirm(state: &mut State, item: &Item, _now: Instant) {

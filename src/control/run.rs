@@ -13,6 +13,7 @@ use super::last_good::Keeper;
 use super::state::State;
 use super::store::{Origin, Running};
 use super::{Command, Control, Effect, First, Options, Phase, Readiness};
+use crate::filter::on_demand::Ask;
 use crate::snapshot::Snapshot;
 use crate::upstream::Cluster;
 use crate::xds::{Event, Events, Resource, ResourceType, Source, Update, Verdict, Xds};
@@ -27,6 +28,7 @@ struct Task {
     xds: Xds,
     events: Events,
     commands: mpsc::Receiver<Command>,
+    asks: Option<mpsc::Receiver<Ask>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Sender<super::Status>,
     keeper: Option<Keeper>,
@@ -44,7 +46,7 @@ pub(super) fn start(
     events: Events,
 ) -> Result<Control, Vec<String>> {
     let now = Instant::now();
-    let First { static_resources, ignored, last_good } = first;
+    let First { static_resources, ignored, last_good, asks } = first;
     let mut state = State::new(options);
     for (resource, paths) in &ignored {
         state.ignore(resource, paths);
@@ -64,6 +66,7 @@ pub(super) fn start(
         xds,
         events,
         commands: command_receiver,
+        asks,
         snapshots: snapshot_sender,
         status: status_sender,
         keeper,
@@ -109,6 +112,13 @@ impl Task {
                     None => std::future::pending().await,
                 }
             };
+            let asks = &mut self.asks;
+            let asked = async {
+                match asks {
+                    Some(asks) => asks.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             let timer = async {
                 match wake {
                     Some(at) => sleep_until(at).await,
@@ -129,6 +139,7 @@ impl Task {
                     self.state.satisfy(&want);
                     self.state.advance(Instant::now());
                 }
+                Some(ask) = asked => self.asked(ask),
                 () = saved => {}
                 () = timer => self.state.tick(Instant::now()),
             }
@@ -145,6 +156,17 @@ impl Task {
         }
         if let Some(event) = next {
             self.handle(event);
+        }
+    }
+
+    /// Takes in a request's question and those behind it.
+    fn asked(&mut self, ask: Ask) {
+        let now = Instant::now();
+        self.state.ask(ask, now);
+        let Some(asks) = &mut self.asks else { return };
+        for _ in 0..LARGEST_BURST {
+            let Ok(ask) = asks.try_recv() else { break };
+            self.state.ask(ask, now);
         }
     }
 
@@ -177,6 +199,7 @@ impl Task {
             resources,
             kept,
             removed,
+            answered,
             expired,
             malformed,
         } = update;
@@ -196,6 +219,7 @@ impl Task {
                     resources,
                     kept,
                     removed,
+                    answered,
                     expired,
                     damaged,
                 };
@@ -250,8 +274,9 @@ impl Task {
 
     /// Lets out what the last events led to.
     fn settle(&mut self) {
-        self.effects();
         let now = Instant::now();
+        self.state.settle_asks(now);
+        self.effects();
         if self.state.publish.due(now).is_some_and(|at| at <= now) {
             if let Some(snapshot) = self.state.snapshot() {
                 self.note(&snapshot);
@@ -360,6 +385,7 @@ impl Change {
             resources: resources.into_iter().map(resource).collect(),
             kept: Vec::new(),
             removed: Vec::new(),
+            answered: Vec::new(),
             expired: false,
             damaged: false,
         }

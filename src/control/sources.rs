@@ -9,7 +9,7 @@ use super::store::Map;
 use crate::config::source::{ConfigSource, GrpcSource, SourceKind};
 use crate::config::{Errors, Fault, OrFault};
 use crate::proto::envoy::config::core::v3::ApiConfigSource;
-use crate::xds::{GrpcOptions, Source};
+use crate::xds::{GrpcOptions, Source, Variant};
 
 /// How to reach the servers of an `ApiConfigSource`; knows the clusters of the bootstrap.
 pub type GrpcResolver = Arc<dyn Fn(&ApiConfigSource) -> Result<GrpcOptions, Errors> + Send + Sync>;
@@ -24,15 +24,16 @@ pub(super) struct Resolved {
 /// The gRPC sources in use.
 pub(super) struct Sources {
     resolver: GrpcResolver,
-    has_ads: bool,
+    /// What the aggregated stream speaks, if there is one.
+    ads: Option<Variant>,
     /// Equal messages share their streams.
     grpc: Map<Vec<u8>, Arc<str>>,
     added: Vec<(Source, Box<GrpcOptions>)>,
 }
 
 impl Sources {
-    pub(super) fn new(resolver: GrpcResolver, has_ads: bool) -> Self {
-        Self { resolver, has_ads, grpc: Map::default(), added: Vec::new() }
+    pub(super) fn new(resolver: GrpcResolver, ads: Option<Variant>) -> Self {
+        Self { resolver, ads, grpc: Map::default(), added: Vec::new() }
     }
 
     /// Where a `ConfigSource` leads. A server that cannot be reached from here is an error of the
@@ -43,7 +44,7 @@ impl Sources {
         config: &ConfigSource,
     ) -> Result<Resolved, Errors> {
         let source = match &config.kind {
-            SourceKind::Ads if !self.has_ads => {
+            SourceKind::Ads if self.ads.is_none() => {
                 let reason = "the bootstrap has no dynamic_resources.ads_config";
                 return Err(Fault::invalid("ads", reason).into());
             }
@@ -52,6 +53,25 @@ impl Sources {
             SourceKind::Grpc(grpc) => self.grpc(grpc).at("api_config_source")?,
         };
         Ok(Resolved { source: follow.source(&source), timeout: config.initial_fetch_timeout })
+    }
+
+    /// The same of a source of types that only delta has.
+    pub(super) fn resolve_delta(
+        &mut self,
+        follow: &mut Follow,
+        config: &ConfigSource,
+    ) -> Result<Resolved, Errors> {
+        let (at, is_delta) = match &config.kind {
+            SourceKind::Ads => ("ads", self.ads != Some(Variant::Sotw)),
+            SourceKind::Grpc(grpc) => ("api_config_source.api_type", grpc.is_delta()),
+            SourceKind::Path(_) => ("path_config_source", false),
+        };
+        if !is_delta {
+            let reason =
+                "virtual hosts come over delta only: DELTA_GRPC, or ads that is DELTA_GRPC";
+            return Err(Errors::from(Fault::unsupported(reason)).at(at));
+        }
+        self.resolve(follow, config)
     }
 
     fn grpc(&mut self, grpc: &GrpcSource) -> Result<Source, Errors> {

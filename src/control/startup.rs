@@ -94,6 +94,7 @@ impl Startup {
             ResourceType::Endpoints
             | ResourceType::Extension
             | ResourceType::Routes
+            | ResourceType::VirtualHost
             | ResourceType::Secret => None,
         }
     }
@@ -134,6 +135,7 @@ impl State {
             ResourceType::Endpoints
             | ResourceType::Extension
             | ResourceType::Routes
+            | ResourceType::VirtualHost
             | ResourceType::Secret => None,
         }
     }
@@ -146,6 +148,7 @@ impl State {
             ResourceType::Endpoints
             | ResourceType::Extension
             | ResourceType::Routes
+            | ResourceType::VirtualHost
             | ResourceType::Secret => {}
         }
     }

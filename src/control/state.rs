@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::asks::Asks;
 use super::compile::Compilers;
 use super::extensions::ExtensionCells;
 use super::follow::{Follow, User, Want};
@@ -18,11 +19,13 @@ use super::stale::Stale;
 use super::startup::Startup;
 use super::stats::Stats;
 use super::store::{Map, Store};
+use super::virtual_hosts::Vhds;
 use super::warming::{Expired, Warming};
 use super::{Effect, Options};
 use crate::filter::discovery::Extension;
 use crate::listener::Listener;
 use crate::route::RouteTable;
+use crate::route::discovered::DiscoveredHost;
 use crate::snapshot::{Secret, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Cluster, Endpoints};
@@ -37,6 +40,9 @@ pub(super) struct State {
     pub(super) routes: Store<Want, RouteTable>,
     pub(super) extensions: Store<Want, Extension>,
     pub(super) extension_stats: Map<Want, ExtensionCells>,
+    pub(super) hosts: Store<Want, DiscoveredHost>,
+    pub(super) vhds: Vhds,
+    pub(super) asks: Asks,
     pub(super) secrets: Store<Arc<str>, Secret>,
     /// Which listener has which configured address; port 0 is nobody's.
     pub(super) addresses: Map<SocketAddr, Arc<str>>,
@@ -60,7 +66,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(options: Options) -> Self {
-        let Options { compilers, grpc, has_ads, cds, lds, workers, telemetry } = options;
+        let Options { compilers, grpc, ads, cds, lds, workers, telemetry } = options;
         let stats = Stats::new(&telemetry);
         Self {
             compilers,
@@ -71,10 +77,13 @@ impl State {
             routes: Store::default(),
             extensions: Store::default(),
             extension_stats: Map::default(),
+            hosts: Store::default(),
+            vhds: Vhds::default(),
+            asks: Asks::default(),
             secrets: Store::default(),
             addresses: Map::default(),
             table_sources: Map::default(),
-            sources: Sources::new(grpc, has_ads),
+            sources: Sources::new(grpc, ads),
             follow: Follow::default(),
             warming: Warming::default(),
             stale: Stale::default(),
@@ -109,16 +118,16 @@ impl State {
             tracing::warn!(kind, %name, "initial fetch timed out; going on with what there is");
             self.activate(user);
         }
+        self.expire_first_hosts(now);
         self.expire_stale(now);
         self.advance(now);
     }
 
     /// When [`Self::tick`] next has something to do.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        [self.warming.next_end(), self.startup.next_end(), self.stale.next_end()]
-            .into_iter()
-            .flatten()
-            .min()
+        let warming = [self.warming.next_end(), self.startup.next_end(), self.stale.next_end()];
+        let hosts = [self.next_first_hosts(), self.asks.next_end()];
+        warming.into_iter().chain(hosts).flatten().min()
     }
 
     /// A version that waited is warm, or has waited long enough.
@@ -146,10 +155,8 @@ impl State {
             next.clusters = Arc::new(self.clusters.records.values().filter_map(active).collect());
         }
         if dirty.routes {
-            let tables = self
-                .table_sources
-                .values()
-                .filter_map(|want| Some(self.routes.get(want)?.active.as_ref()?.value.clone()));
+            let wants: Vec<Want> = self.table_sources.values().cloned().collect();
+            let tables = wants.iter().filter_map(|want| self.whole_table(want));
             next.routes = Arc::new(tables.collect());
         }
         if (dirty.listeners || dirty.extensions) && self.startup.is_live() {

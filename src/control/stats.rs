@@ -68,6 +68,24 @@ crate::stats! {
 }
 
 crate::stats! {
+    /// `http.STAT_PREFIX.vhds.TABLE.`
+    pub struct VhdsStats {
+        /// Virtual hosts taken up, and removals.
+        counter config_reload,
+        /// Answers without any virtual host.
+        counter empty_update,
+        /// Waits for an answer begun.
+        counter update_attempt,
+        /// Answers accepted whole.
+        counter update_success,
+        /// Answers of which something was rejected.
+        counter update_rejected,
+        /// First answers that did not come in time.
+        counter init_fetch_timeout,
+    }
+}
+
+crate::stats! {
     /// `control_plane.`
     pub struct ControlPlaneStats {
         /// 1 while a stream to a management server is open.

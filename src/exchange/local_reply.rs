@@ -218,6 +218,11 @@ impl LocalReply {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout", "request timeout")
     }
 
+    /// 408: the head of the request did not arrive in time.
+    pub fn request_header_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout", "request timeout")
+    }
+
     /// `SI`: nothing moved for too long. 408 while the request was arriving, 504 afterwards.
     pub fn stream_idle_timeout(request_complete: bool) -> Self {
         let status = match request_complete {

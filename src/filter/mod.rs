@@ -16,6 +16,7 @@ pub mod discovery;
 mod head;
 pub mod header_mutation;
 pub mod kept;
+pub mod on_demand;
 pub mod registry;
 pub mod router;
 pub mod session;
@@ -57,6 +58,8 @@ pub struct WorkerContext {
     pub slots: Slots,
     /// Where work is done that no request waits for.
     pub background: Handle,
+    /// Where virtual hosts are asked for.
+    pub hosts: on_demand::Asker,
     /// Where filters count.
     pub telemetry: Telemetry,
 }

@@ -1,30 +1,43 @@
-//! The codecs of a connection: hyper's, with our limits, behind one face.
+//! What the codecs of a connection have in common, and hyper's of HTTP/2 with our limits.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use thiserror::Error;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::HcmConfig;
 use super::compile::Http2Options;
 use super::connection::ConnectionHandle;
-use super::exchange::ConnectionService;
-use crate::net::{Cork, Corked, FromFiles, Rewind, ShortWrites, WithInterim};
-
-/// Headers that hyper takes without being told.
-const DEFAULT_MAX_HEADERS: u32 = 100;
+use super::exchange::{ConnectionService, Reset};
+use crate::net::{Cork, Corked, Rewind};
 
 /// What the two codecs' connections have in common.
-pub(super) trait Codable: Future<Output = hyper::Result<()>> {
+pub(super) trait Codable: Future<Output = Ended> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-pub(super) type Http1Io = TokioIo<WithInterim<ShortWrites<Rewind<FromFiles>>>>;
-pub(super) type Http1 = http1::Connection<Http1Io, ConnectionService>;
+/// How a connection ended.
+#[derive(Debug, Error)]
+pub(super) enum Ended {
+    /// As it should.
+    #[error("it is over")]
+    Well,
+    /// Its socket failed.
+    #[error("the socket failed: {0}")]
+    Io(#[source] std::io::Error),
+    /// A request could not be answered, and there is no other way to say so.
+    #[error("{0}")]
+    Reset(#[source] Reset),
+    /// hyper says.
+    #[error("{0}")]
+    Http2(#[source] hyper::Error),
+}
+
 pub(super) type Http2Io = TokioIo<Corked<Rewind<OwnedReadHalf>, OwnedWriteHalf>>;
 type Http2 = http2::Connection<Http2Io, ConnectionService, TokioExecutor>;
 
@@ -37,7 +50,7 @@ pub(super) struct CorkedHttp2 {
 }
 
 impl Future for CorkedHttp2 {
-    type Output = hyper::Result<()>;
+    type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -48,8 +61,8 @@ impl Future for CorkedHttp2 {
         }
         match (this.cork.poll_send(cx), this.ended.take()) {
             // The peer takes nothing more: there is no connection left to speak of.
-            (Poll::Ready(Err(_)), ended) => Poll::Ready(ended.unwrap_or(Ok(()))),
-            (Poll::Ready(Ok(())), Some(outcome)) => Poll::Ready(outcome),
+            (Poll::Ready(Err(_)), ended) => Poll::Ready(how(ended.unwrap_or(Ok(())))),
+            (Poll::Ready(Ok(())), Some(outcome)) => Poll::Ready(how(outcome)),
             (_, ended) => {
                 this.ended = ended;
                 Poll::Pending
@@ -58,31 +71,14 @@ impl Future for CorkedHttp2 {
     }
 }
 
-impl Codable for Http1 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Http1::graceful_shutdown(self);
-    }
+fn how(outcome: hyper::Result<()>) -> Ended {
+    outcome.map_or_else(Ended::Http2, |()| Ended::Well)
 }
 
 impl Codable for Box<CorkedHttp2> {
     fn graceful_shutdown(mut self: Pin<&mut Self>) {
         Pin::new(&mut self.conn).graceful_shutdown();
     }
-}
-
-pub(super) fn http1(config: &HcmConfig, io: Http1Io, handle: Arc<ConnectionHandle>) -> Http1 {
-    let mut builder = http1::Builder::new();
-    // Bodies are read in pieces of up to this size as well.
-    let buffer = config.max_request_headers_bytes.max(64 * 1024);
-    builder.max_buf_size(buffer as usize).header_read_timeout(config.timeouts.request_headers);
-    // Another limit than hyper's own makes it allocate for each head.
-    if config.max_headers_count != DEFAULT_MAX_HEADERS {
-        builder.max_headers(config.max_headers_count as usize);
-    }
-    if config.timeouts.request_headers.is_some() {
-        builder.timer(TokioTimer::new());
-    }
-    builder.serve_connection(io, ConnectionService(handle))
 }
 
 pub(super) fn http2(config: &HcmConfig, io: Http2Io, handle: Arc<ConnectionHandle>) -> Http2 {

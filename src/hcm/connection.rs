@@ -14,16 +14,17 @@ use futures_util::task::AtomicWaker;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use slab::Slab;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::codec::{Codable, CorkedHttp2, Http1, http1, http2};
+use super::codec::{Codable, CorkedHttp2, Ended, http2};
 use super::compile::Codec;
+use super::http1::Http1;
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::{Corked, FileSlot, FromFiles, InterimQueue, Rewind, ShortWrites, WithInterim};
+use crate::net::{Corked, Rewind};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -92,6 +93,11 @@ impl Connection {
 
     fn signal(&self, signal: u8) {
         self.signals.fetch_or(signal, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Has the connection polled.
+    pub(super) fn wake(&self) {
         self.waker.wake();
     }
 
@@ -132,10 +138,6 @@ pub(super) struct ConnectionHandle {
     pub(super) connection: Arc<Connection>,
     pub(super) drain: Arc<Drain>,
     pub(super) start: Instant,
-    /// Interim responses of upstreams, if they are passed on.
-    pub(super) interim: Option<Arc<InterimQueue>>,
-    /// What of a response is in a file (HTTP/1.1).
-    pub(super) files: Arc<FileSlot>,
 }
 
 impl ConnectionHandle {
@@ -169,15 +171,7 @@ impl Hcm {
         let connection = Arc::new(Connection::default());
         let registered = Registered::new(&drain, &connection);
         let start = Instant::now();
-        let handle = Arc::new(ConnectionHandle {
-            interim: self.config.proxy_100_continue.then(Arc::default),
-            files: Arc::default(),
-            hcm: self,
-            downstream,
-            connection,
-            drain,
-            start,
-        });
+        let handle = Arc::new(ConnectionHandle { hcm: self, downstream, connection, drain, start });
         async move {
             let _until_the_end = (open, counted, registered);
             let config = &handle.hcm.config;
@@ -204,14 +198,7 @@ impl Hcm {
                 Codec::Http1 | Codec::Auto => {
                     config.stats.downstream_cx_http1_total.inc();
                     config.stats.downstream_cx_http1_active.inc();
-                    let socket = FromFiles::new(socket, Arc::clone(&handle.files));
-                    let io = ShortWrites(Rewind::new(socket, peeked));
-                    let io = TokioIo::new(WithInterim::new(io, handle.interim.clone()));
-                    let conn = http1(config, io, Arc::clone(&handle));
-                    if let Some(conn) = Run::new(conn, &handle).await {
-                        // An idle connection shall not pay for it.
-                        Box::pin(tell_too_slow(conn, config)).await;
-                    }
+                    Run::new(Http1::new(socket, peeked, &handle), &handle).await;
                     config.stats.downstream_cx_http1_active.dec();
                 }
             }
@@ -249,58 +236,37 @@ async fn peek(socket: &mut TcpStream, handle: &ConnectionHandle) -> Option<(Code
     .await
 }
 
-/// Answers a client that began a head and did not end it in time. The codec would close without a word.
-async fn tell_too_slow(conn: Http1, config: &HcmConfig) {
-    let parts = conn.into_parts();
-    if parts.read_buf.is_empty() {
-        return;
-    }
-    config.stats.downstream_rq_header_timeout.inc();
-    let answer = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\n\
-                  content-length: 15\r\n\r\nrequest timeout";
-    let mut io = parts.io.into_inner();
-    let send = async {
-        io.write_all(answer.as_bytes()).await?;
-        io.shutdown().await
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(config.timeouts.drain, send).await {
-        tracing::debug!(%error, "a client that was too slow was not told so");
-    }
-}
-
 /// A connection with its timers. Not an `async fn`, which would hold the connection twice.
 struct Run<'a, C> {
-    /// None once it is over.
-    conn: Option<C>,
+    conn: C,
     handle: &'a ConnectionHandle,
     timers: Timers,
 }
 
 impl<'a, C> Run<'a, C> {
     fn new(conn: C, handle: &'a ConnectionHandle) -> Self {
-        Self { conn: Some(conn), handle, timers: Timers::new(handle) }
+        Self { conn, handle, timers: Timers::new(handle) }
     }
 }
 
 impl<C: Codable + Unpin> Future for Run<'_, C> {
-    /// The connection, if it waited too long for a head.
-    type Output = Option<C>;
+    type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<C>> {
-        let Self { conn: slot, handle, timers } = &mut *self;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { conn, handle, timers } = &mut *self;
         loop {
-            let Some(conn) = slot else { return Poll::Ready(None) };
-            if let Poll::Ready(outcome) = Pin::new(&mut *conn).poll(cx) {
-                let Err(error) = outcome else { return Poll::Ready(None) };
-                if error.is_parse() || error.is_parse_too_large() {
+            if let Poll::Ready(ended) = Pin::new(&mut *conn).poll(cx) {
+                if let Ended::Http2(error) = &ended
+                    && (error.is_parse() || error.is_parse_too_large())
+                {
                     handle.hcm.config.stats.downstream_cx_protocol_error.inc();
                 }
-                tracing::debug!(%error, peer = %handle.downstream.remote, "connection ended");
-                return Poll::Ready(slot.take().filter(|_| error.is_timeout()));
+                tracing::debug!(%ended, peer = %handle.downstream.remote, "connection ended");
+                return Poll::Ready(());
             }
             match timers.poll(cx, handle) {
                 Poll::Ready(End::Gracefully) => Pin::new(&mut *conn).graceful_shutdown(),
-                Poll::Ready(End::Now) => return Poll::Ready(None),
+                Poll::Ready(End::Now) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{Method, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
@@ -15,7 +16,9 @@ use tokio::time::Instant;
 use super::connection::ConnectionHandle;
 use super::{request, respond};
 use crate::exchange::deadline::{Deadline, Deadlines};
-use crate::exchange::{Body, BodyError, Response, ResponseFlag, ResponseFuture, StreamInfo};
+use crate::exchange::{
+    Body, BodyError, LocalReply, Response, ResponseFlag, ResponseFuture, StreamInfo,
+};
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
@@ -27,14 +30,15 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
     type Future = Exchange;
 
     fn call(&self, request: http::Request<Incoming>) -> Exchange {
+        self.exchange(request.map(Body::from))
+    }
+}
+
+impl ConnectionService {
+    /// Sends a request through the filters.
+    pub(super) fn exchange(&self, request: http::Request<Body>) -> Exchange {
         let handle = &self.0;
-        let number = handle.connection.begin_request();
-        let in_flight = InFlight { handle: Arc::clone(handle), ended: None };
-        let facts = Facts {
-            number,
-            is_head: request.method() == http::Method::HEAD,
-            is_http1: request.version() != http::Version::HTTP_2,
-        };
+        let (in_flight, facts) = self.begin(request.method(), request.version());
         let state = match request::begin(handle, request) {
             Ok(request) => {
                 let request_id = respond::request_id(&handle.hcm.config, &request.head);
@@ -43,6 +47,23 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
             Err(response) => State::Answered(Some(response)),
         };
         Exchange { state, in_flight: Some(in_flight), facts }
+    }
+
+    /// Answers what a codec could not read as a request.
+    pub(super) fn refuse(&self, reply: LocalReply) -> Exchange {
+        let (in_flight, facts) = self.begin(&Method::GET, Version::HTTP_11);
+        let response = request::refused(&self.0, facts.version, reply);
+        Exchange {
+            state: State::Answered(Some(Box::new(response))),
+            in_flight: Some(in_flight),
+            facts,
+        }
+    }
+
+    fn begin(&self, method: &Method, version: Version) -> (InFlight, Facts) {
+        let number = self.0.connection.begin_request();
+        let in_flight = InFlight { handle: Arc::clone(&self.0), ended: None };
+        (in_flight, Facts { number, is_head: *method == Method::HEAD, version })
     }
 }
 
@@ -57,7 +78,7 @@ pub(super) struct Facts {
     /// Which request of its connection this is, from 1.
     pub(super) number: u32,
     pub(super) is_head: bool,
-    pub(super) is_http1: bool,
+    pub(super) version: Version,
 }
 
 /// A request in flight.

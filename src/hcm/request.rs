@@ -7,10 +7,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::EXPECT;
-use http::{HeaderMap, Method, StatusCode};
+use http::Method;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::HcmConfig;
@@ -18,42 +16,24 @@ use super::connection::ConnectionHandle;
 use super::sane::make_sane;
 use super::stats::HttpStats;
 use crate::exchange::deadline::{Deadline, Deadlines};
-use crate::exchange::headers::{is_grpc, is_hop_by_hop};
-use crate::exchange::interim::{Interim, InterimSink};
-use crate::exchange::{Body, BodyError, BodyProgress, Request, RequestHead, Response, StreamInfo};
-use crate::net::InterimQueue;
+use crate::exchange::headers::is_grpc;
+use crate::exchange::{
+    Body, BodyError, BodyProgress, LocalReply, Request, RequestHead, Response, StreamInfo,
+};
 use crate::route::{RouteTable, record_request};
 
 /// Brings a request into the form that filters see; `Err` is an answer that needs no chain.
 pub(super) fn begin(
     handle: &ConnectionHandle,
-    request: http::Request<Incoming>,
+    request: http::Request<Body>,
 ) -> Result<Request, Box<Response>> {
     let hcm = &handle.hcm;
     let config = &*hcm.config;
     let (mut head, body) = request.into_parts();
-    if let Some(queue) = &handle.interim
-        && head.version == http::Version::HTTP_11
-    {
-        head.extensions.insert(Interim(Arc::new(InterimText(Arc::clone(queue)))));
-    }
-    let mut stream =
-        Box::new(StreamInfo::new(Instant::now(), head.version, Arc::clone(&handle.downstream)));
-    config.stats.count_request(head.version);
-    stream.on_end = Some(Arc::clone(hcm) as _);
-    if !config.access_logs.is_empty() {
-        stream.start_time = SystemTime::now();
-    }
-    stream.idle_timeout = config.timeouts.stream_idle;
-    stream.max_duration = config.timeouts.stream_duration;
-    let mut body = Body::from(body);
-    let waits = !body.is_end_stream() && !config.proxy_100_continue && expects_continue(&head);
-    let first = if waits { tell_to_go_on(&mut body) } else { None };
-    let body = track((body, first), &mut stream, config, &hcm.cx.deadlines);
-
+    let mut stream = open_books(handle, head.version);
+    let body = track(body, &mut stream, config, &hcm.cx.deadlines);
     stream.is_grpc = head.method == Method::POST && is_grpc(&head.headers);
     let local_replies = config.local_replies.as_ref();
-    stream.local_replies = local_replies.map(|form| Arc::clone(form) as _);
 
     let sane = make_sane(&mut head, config, &mut stream);
     if config.access_logs.needs_request() || local_replies.is_some_and(|form| form.needs_request())
@@ -70,75 +50,55 @@ pub(super) fn begin(
                 head.headers.remove(name);
             }
         }
-        if !find_route(&table, &head, &mut stream) {
-            config.stats.no_route.inc();
-        }
+        find_route(&table, &head, &mut stream);
         stream.route_table = Some(table as _);
     }
     Ok(Request { head, body, stream })
 }
 
-/// Pins the route of a request; false if there is none.
-pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) -> bool {
-    let Some(route) = table.find(head, rand::random) else { return false };
-    stream.route_name = route.name().cloned();
-    stream.route = Some(route as _);
-    true
+/// The answer to what is no request.
+pub(super) fn refused(
+    handle: &ConnectionHandle,
+    version: http::Version,
+    reply: LocalReply,
+) -> Response {
+    reply.into_response(open_books(handle, version))
 }
 
-/// Writes interim responses as HTTP/1.1.
-struct InterimText(Arc<InterimQueue>);
-
-impl InterimSink for InterimText {
-    fn send(&self, status: StatusCode, headers: &HeaderMap) {
-        let reason = status.canonical_reason().unwrap_or_default();
-        let mut text = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-        for (name, value) in headers.iter().filter(|(name, _)| !is_hop_by_hop(name)) {
-            text.extend_from_slice(name.as_str().as_bytes());
-            text.extend_from_slice(b": ");
-            text.extend_from_slice(value.as_bytes());
-            text.extend_from_slice(b"\r\n");
-        }
-        text.extend_from_slice(b"\r\n");
-        self.0.push(&text);
+/// What is known of a stream at its start.
+fn open_books(handle: &ConnectionHandle, version: http::Version) -> Box<StreamInfo> {
+    let config = &*handle.hcm.config;
+    let downstream = Arc::clone(&handle.downstream);
+    let mut stream = Box::new(StreamInfo::new(Instant::now(), version, downstream));
+    config.stats.count_request(version);
+    stream.on_end = Some(Arc::clone(&handle.hcm) as _);
+    if !config.access_logs.is_empty() {
+        stream.start_time = SystemTime::now();
     }
+    stream.idle_timeout = config.timeouts.stream_idle;
+    stream.max_duration = config.timeouts.stream_duration;
+    let local_replies = config.local_replies.as_ref();
+    stream.local_replies = local_replies.map(|form| Arc::clone(form) as _);
+    stream
 }
 
-fn expects_continue(head: &RequestHead) -> bool {
-    head.headers
-        .get(EXPECT)
-        .is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// A frame of a body that came before anybody asked for it.
-type First = Option<Result<Frame<Bytes>, BodyError>>;
-
-/// The codec tells the client to go on when its body is first asked for. That is now, whatever becomes of
-/// the request, as with Envoy.
-fn tell_to_go_on(body: &mut Body) -> First {
-    // Whoever asks next is woken.
-    let mut nobody = Context::from_waker(std::task::Waker::noop());
-    match Pin::new(body).poll_frame(&mut nobody) {
-        Poll::Ready(frame) => frame,
-        Poll::Pending => None,
+/// Pins the route of a request, if there is one.
+pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut StreamInfo) {
+    if let Some(route) = table.find(head, rand::random) {
+        stream.route_name = route.name().cloned();
+        stream.route = Some(route as _);
     }
 }
 
 /// Counts and times the bytes of a request's body, if it has one.
-fn track(
-    (body, first): (Body, First),
-    stream: &mut StreamInfo,
-    config: &HcmConfig,
-    deadlines: &Deadlines,
-) -> Body {
-    if first.is_none() && body.is_end_stream() {
+fn track(body: Body, stream: &mut StreamInfo, config: &HcmConfig, deadlines: &Deadlines) -> Body {
+    if body.is_end_stream() {
         return Body::Empty;
     }
     let progress = Arc::new(BodyProgress::default());
     stream.request_body = Some(Arc::clone(&progress));
     let whole = config.timeouts.request.map(|timeout| deadlines.at(stream.start + timeout));
     Body::boxed(RequestBody {
-        first,
         body,
         progress,
         whole,
@@ -150,7 +110,6 @@ fn track(
 }
 
 struct RequestBody {
-    first: First,
     body: Body,
     progress: Arc<BodyProgress>,
     /// When all of it must be here.
@@ -190,12 +149,9 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match this.first.take() {
-            Some(first) => Some(first),
-            None => match Pin::new(&mut this.body).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => return this.poll_timers(cx).map(|error| Some(Err(error))),
-            },
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => return this.poll_timers(cx).map(|error| Some(Err(error))),
         };
         this.idle = None;
         if let Some(Ok(frame)) = &frame
@@ -212,13 +168,10 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.body.size_hint();
-        let Some(first) = &self.first else { return rest };
-        let first = first.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
-        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
+        self.body.size_hint()
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use http::header::{CONNECTION, SERVER, VIA};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 
 use super::HcmConfig;
 use super::compile::ServerHeaderTransformation;
 use super::exchange::{Facts, InFlight, TrackedBody};
 use crate::exchange::headers::X_REQUEST_ID;
 use crate::exchange::{Body, RequestHead, Response};
-use crate::net::FileCopy;
 
 /// The request's id, if the response shall carry it.
 pub(super) fn request_id(config: &HcmConfig, head: &RequestHead) -> Option<HeaderValue> {
@@ -30,10 +29,7 @@ pub(super) fn finish(
     let handle = Arc::clone(&in_flight.handle);
     let config = &handle.hcm.config;
     let Response { mut head, body, mut stream } = response;
-    head.version = match facts.is_http1 {
-        true => http::Version::HTTP_11,
-        false => http::Version::HTTP_2,
-    };
+    head.version = facts.version;
     let headers = &mut head.headers;
     match config.server.transformation {
         ServerHeaderTransformation::Overwrite => {
@@ -51,15 +47,12 @@ pub(super) fn finish(
         headers.insert(X_REQUEST_ID, id);
     }
     if handle.wants_close(facts.number) {
-        match facts.is_http1 {
-            true => {
+        match facts.version {
+            Version::HTTP_2 => handle.connection.close_gracefully(),
+            _ => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            false => handle.connection.close_gracefully(),
         }
-    }
-    if facts.is_http1 {
-        handle.files.set(head.extensions.remove::<Arc<FileCopy>>().as_ref());
     }
     config.stats.count_response(head.status);
     stream.status = Some(head.status);

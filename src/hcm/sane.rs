@@ -73,8 +73,7 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
                 .map_err(|_invalid| LocalReply::bad_request("invalid_authority"))?;
             head.headers.insert(HOST, host);
         }
-        let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        head.uri = Uri::from(path);
+        head.uri = Uri::from(origin_form(uri.path_and_query)?);
         return Ok(());
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -85,6 +84,19 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
         (None, _) if head.version < http::Version::HTTP_11 => Ok(()),
         (Some(_), Some(_)) => Err(LocalReply::bad_request("duplicate_host")),
         _ => Err(LocalReply::bad_request("missing_host_header")),
+    }
+}
+
+/// An absolute target may leave out its path; between us and the origin there is always one (RFC 9112
+/// section 3.2.1).
+fn origin_form(path: Option<PathAndQuery>) -> Result<PathAndQuery, LocalReply> {
+    match path {
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{}", path.as_str()))
+                .map_err(|_invalid| LocalReply::bad_request("invalid_path"))
+        }
+        Some(path) => Ok(path),
+        None => Ok(PathAndQuery::from_static("/")),
     }
 }
 
@@ -371,6 +383,9 @@ mod tests {
             (absolute.uri.to_string(), &absolute.headers[HOST]),
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
         );
+        let mut bare = head("http://a.test?y", &[]);
+        settle_authority(&mut bare).unwrap();
+        assert_eq!(bare.uri.path_and_query().unwrap().as_str(), "/?y");
         for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
             assert!(settle_authority(&mut head("/", &[host])).is_ok(), "{host}");
         }

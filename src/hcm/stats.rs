@@ -69,8 +69,6 @@ crate::stats! {
         counter dropped_headers_with_underscores,
         /// Requests refused for an underscore in a header's name.
         counter requests_rejected_with_underscores_in_headers,
-        /// Requests without a route.
-        counter no_route,
         /// From a request's head to the end of its response.
         histogram downstream_rq_time,
     }

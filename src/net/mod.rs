@@ -1,7 +1,6 @@
 //! Sockets: binding listeners, and what stands between a socket and its codec.
 
 pub mod cork;
-pub mod interim;
 pub mod rewind;
 pub mod sendfile;
 pub mod vectored;
@@ -12,9 +11,8 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use cork::{Cork, Corked};
-pub use interim::{InterimQueue, WithInterim};
 pub use rewind::Rewind;
-pub use sendfile::{FileCopy, FileSlot, FromFiles};
+pub use sendfile::{FileCopy, FromFiles};
 pub use vectored::ShortWrites;
 
 /// How a listening socket is made.

@@ -8,16 +8,15 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use rustix::io::write;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 
 /// Bytes in pieces, and a file without a name that holds the same in a row.
 #[derive(Debug)]
@@ -63,33 +62,11 @@ impl FileCopy {
     }
 }
 
-/// What of a connection's next bytes is in a file.
-#[derive(Debug, Default)]
-pub struct FileSlot {
-    is_set: AtomicBool,
-    /// An idle connection shall not keep it.
-    copy: Mutex<Weak<FileCopy>>,
-}
-
-impl FileSlot {
-    /// Names the file of the response that begins, if it has one.
-    pub fn set(&self, copy: Option<&Arc<FileCopy>>) {
-        if copy.is_some() || self.is_set.load(Ordering::Relaxed) {
-            *self.copy.lock() = copy.map_or_else(Weak::new, Arc::downgrade);
-            self.is_set.store(copy.is_some(), Ordering::Release);
-        }
-    }
-
-    fn get(&self) -> Option<Arc<FileCopy>> {
-        self.is_set.load(Ordering::Acquire).then(|| self.copy.lock().upgrade())?
-    }
-}
-
-/// A socket that sends from a file what is in one.
+/// The writing half of a socket that sends from a file what is in one.
 #[derive(Debug)]
 pub struct FromFiles {
-    socket: TcpStream,
-    slot: Arc<FileSlot>,
+    socket: OwnedWriteHalf,
+    copy: Option<Arc<FileCopy>>,
     /// Where in the file the last slice was found.
     place: (usize, u64),
 }
@@ -103,13 +80,18 @@ enum Begins {
 }
 
 impl FromFiles {
-    /// Sends from what is in `slot` at the time.
-    pub fn new(socket: TcpStream, slot: Arc<FileSlot>) -> Self {
-        Self { socket, slot, place: (0, 0) }
+    /// A socket that knows of no file yet.
+    pub fn new(socket: OwnedWriteHalf) -> Self {
+        Self { socket, copy: None, place: (0, 0) }
+    }
+
+    /// Names the file of what is written from now on, if it has one.
+    pub fn set_copy(&mut self, copy: Option<Arc<FileCopy>>) {
+        self.copy = copy;
     }
 
     fn beginning(&mut self, bufs: &[io::IoSlice<'_>]) -> Begins {
-        let Some(copy) = self.slot.get() else { return Begins::Plain(bufs.len()) };
+        let Some(copy) = &self.copy else { return Begins::Plain(bufs.len()) };
         let mut found = bufs.iter().map(|buf| copy.offset_of(buf, &mut self.place));
         match found.next() {
             None => Begins::Plain(bufs.len()),
@@ -124,7 +106,7 @@ impl FromFiles {
                     end += buf.len() as u64;
                     length += buf.len();
                 }
-                Begins::InFile { copy, offset, length }
+                Begins::InFile { copy: Arc::clone(copy), offset, length }
             }
         }
     }
@@ -135,10 +117,11 @@ impl FromFiles {
         (copy, offset, length): (&FileCopy, u64, usize),
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.socket.poll_write_ready(cx))?;
-            let sent = self.socket.try_io(Interest::WRITABLE, || {
+            let socket: &TcpStream = self.socket.as_ref();
+            ready!(socket.poll_write_ready(cx))?;
+            let sent = socket.try_io(Interest::WRITABLE, || {
                 let mut offset = offset;
-                Ok(sendfile(self.socket.as_fd(), &copy.file, Some(&mut offset), length)?)
+                Ok(sendfile(socket.as_fd(), &copy.file, Some(&mut offset), length)?)
             });
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -146,16 +129,6 @@ impl FromFiles {
                 sent => return Poll::Ready(sent),
             }
         }
-    }
-}
-
-impl AsyncRead for FromFiles {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
@@ -213,9 +186,9 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
-        let slot = Arc::new(FileSlot::default());
-        slot.set(Some(copy));
-        let mut stream = FromFiles::new(client, slot);
+        let (_read, write) = client.into_split();
+        let mut stream = FromFiles::new(write);
+        stream.set_copy(Some(Arc::clone(copy)));
         let all: Vec<u8> = slices.concat();
         let write = async {
             let mut sent = 0;
@@ -276,19 +249,5 @@ mod tests {
         ] {
             assert_eq!(copy.offset_of(&slice, &mut place), offset);
         }
-    }
-
-    #[test]
-    fn a_slot_keeps_nothing_alive() {
-        let copy = Arc::new(FileCopy::of(&pieces()).unwrap());
-        let slot = FileSlot::default();
-        assert!(slot.get().is_none());
-        slot.set(Some(&copy));
-        assert!(slot.get().is_some());
-        slot.set(None);
-        assert!(slot.get().is_none());
-        slot.set(Some(&copy));
-        drop(copy);
-        assert!(slot.get().is_none());
     }
 }

@@ -15,7 +15,7 @@ use crate::exchange::RequestHead;
 type Names = HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>;
 
 /// Domains and the virtual hosts they lead to, known by position.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Domains {
     exact: Names,
     suffixes: Wildcards,
@@ -24,7 +24,7 @@ pub(super) struct Domains {
 }
 
 /// The fixed parts of wildcard domains.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Wildcards {
     names: Names,
     /// The lengths that occur, the longest first.
@@ -67,6 +67,19 @@ impl Domains {
             insert(&mut self.exact, &name, host)
         };
         if is_new { Ok(()) } else { Err(Fault::Duplicate(domain.to_owned())) }
+    }
+
+    /// Whether a domain, in lower case, is there already.
+    pub(super) fn has(&self, domain: &str) -> bool {
+        if domain == "*" {
+            self.any.is_some()
+        } else if let Some(suffix) = domain.strip_prefix('*') {
+            self.suffixes.names.contains_key(suffix.as_bytes())
+        } else if let Some(prefix) = domain.strip_suffix('*') {
+            self.prefixes.names.contains_key(prefix.as_bytes())
+        } else {
+            self.exact.contains_key(domain.as_bytes())
+        }
     }
 
     /// The virtual host of an authority, as the client wrote it.

@@ -13,6 +13,7 @@
 mod action;
 mod compile;
 mod direct_response;
+pub mod discovered;
 mod duration;
 pub mod hash;
 mod headers;
@@ -54,6 +55,7 @@ pub use redirect::Redirect;
 pub use rewrite::X_ENVOY_ORIGINAL_PATH;
 pub use stats::{RequestCounts, RequestStats};
 
+use self::discovered::HostDiscovery;
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};
 use headers::Mutations;
 use host::Domains;
@@ -105,11 +107,12 @@ impl FromIterator<Arc<RouteTable>> for Tables {
 pub struct RouteTable {
     name: Arc<str>,
     domains: Domains,
-    hosts: Box<[HostRoutes]>,
+    hosts: Box<[Arc<HostRoutes>]>,
     ignore_port: bool,
     ignore_path_parameters: bool,
     internal_only_headers: Box<[HeaderName]>,
     cluster_names: Box<[Arc<str>]>,
+    discovery: Option<Arc<HostDiscovery>>,
 }
 
 /// The routes of one virtual host, known by position.
@@ -177,13 +180,7 @@ impl RouteTable {
     /// Costs by the length of authority and path, by the regular expressions of the virtual host,
     /// and by the predicates of the routes whose path matches; not by the number of routes.
     pub fn find(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> Option<Arc<Route>> {
-        let mut authority = host::authority(head);
-        if self.ignore_port
-            && let Some(colon) = host::port_start(authority)
-        {
-            authority = &authority[..colon];
-        }
-        let host = &self.hosts[self.domains.find(authority)? as usize];
+        let host = &self.hosts[self.domains.find(self.asked_host(head))? as usize];
         if let Some(to_tls) = &host.to_tls
             && !redirect::is_https(head)
             && !(to_tls.external_only && is_internal(head))
@@ -216,6 +213,25 @@ impl RouteTable {
             path = before;
         }
         Asked { path, connect }
+    }
+
+    /// Whether a virtual host is there for the request, whatever its routes.
+    pub fn has_host(&self, head: &RequestHead) -> bool {
+        self.knows(self.asked_host(head))
+    }
+
+    /// Whether a virtual host is there for a host as [`Self::asked_host`] gives it.
+    pub fn knows(&self, host: &[u8]) -> bool {
+        self.domains.find(host).is_some()
+    }
+
+    /// The host of a request as virtual hosts match it.
+    pub fn asked_host<'h>(&self, head: &'h RequestHead) -> &'h [u8] {
+        let authority = host::authority(head);
+        match host::port_start(authority) {
+            Some(colon) if self.ignore_port => &authority[..colon],
+            _ => authority,
+        }
     }
 
     /// Headers that requests from outside must not have (`internal_only_headers`).

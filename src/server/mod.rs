@@ -33,6 +33,7 @@ use crate::config::ConfigError;
 use crate::control::{self, Compilers, Control, First, LastGood};
 use crate::filter::cache::SharedCache;
 use crate::filter::kept::Kept;
+use crate::filter::on_demand::{self, Asker};
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
@@ -131,17 +132,22 @@ impl Builder {
                 .in_zone(zone)
                 .with_runtime(Arc::clone(&bootstrap.runtime)),
             grpc: bootstrap.grpc,
-            has_ads: bootstrap.servers.iter().any(|(source, _)| *source == Source::Ads),
+            ads: bootstrap
+                .servers
+                .iter()
+                .find_map(|(source, options)| (*source == Source::Ads).then_some(options.variant)),
             cds: bootstrap.cds,
             lds: bootstrap.lds,
             workers,
             telemetry: telemetry.clone(),
         };
         let node = format!("{}\n{}", bootstrap.node.cluster, bootstrap.node.id);
+        let (hosts, asks) = on_demand::channel();
         let first = First {
             static_resources: bootstrap.static_resources,
             ignored: bootstrap.ignored,
             last_good: snapshot_dir.map(|dir| LastGood { dir, node }),
+            asks: Some(asks),
         };
         let control = Control::start(options, first, xds, events).map_err(Error::Static)?;
         let stats: Arc<ServerStats> = telemetry.group(Scope::global("server"));
@@ -152,6 +158,7 @@ impl Builder {
         let start = WorkerStart {
             telemetry: &telemetry,
             caches: &caches,
+            hosts: &hosts,
             drain_time,
             control: &control,
             phase: &phase,
@@ -187,6 +194,7 @@ impl Builder {
 struct WorkerStart<'a> {
     telemetry: &'a Telemetry,
     caches: &'a Kept<SharedCache>,
+    hosts: &'a Asker,
     drain_time: Duration,
     control: &'a Control,
     phase: &'a watch::Sender<Phase>,
@@ -206,6 +214,7 @@ impl WorkerStart<'_> {
                 caches: self.caches.clone(),
                 slots: slots.clone(),
                 background: Handle::current(),
+                hosts: self.hosts.clone(),
                 telemetry: self.telemetry.clone(),
                 phase: self.phase.subscribe(),
                 drain_time: self.drain_time,

@@ -17,6 +17,7 @@ use crate::exchange::deadline::Deadlines;
 use crate::filter::WorkerContext;
 use crate::filter::cache::SharedCache;
 use crate::filter::kept::Kept;
+use crate::filter::on_demand::Asker;
 use crate::filter::session::SessionTable;
 use crate::listener::Listeners;
 use crate::listener::worker::ConnectionIds;
@@ -55,6 +56,8 @@ pub(super) struct WorkerOptions {
     pub(super) slots: Slots,
     /// Where work is done that no request waits for.
     pub(super) background: Handle,
+    /// Where virtual hosts are asked for.
+    pub(super) hosts: Asker,
     /// Where things are counted.
     pub(super) telemetry: Telemetry,
     /// The server's phase.
@@ -118,6 +121,7 @@ async fn run(options: WorkerOptions) {
         caches,
         slots,
         background,
+        hosts,
         telemetry,
         mut phase,
         drain_time,
@@ -135,6 +139,7 @@ async fn run(options: WorkerOptions) {
         caches,
         slots,
         background,
+        hosts,
         telemetry,
     };
     let mut listeners = Listeners::new(index, cx, connection_ids, drain_time);

@@ -83,6 +83,7 @@ impl Delta {
                 Err(rejection) => reading.malformed.push(rejection),
             }
         }
+        removed.append(&mut reading.absent);
         for name in &mut removed {
             if let Some(alias) = self.aliased.remove(name) {
                 *name = alias;
@@ -93,7 +94,7 @@ impl Delta {
         removed.sort_unstable();
         removed.dedup();
 
-        let Reading { resources, named, heartbeats, malformed } = reading;
+        let Reading { resources, named, heartbeats, answered, absent: _, malformed } = reading;
         for Named { name, ttl, .. } in &heartbeats {
             self.lives.renew(name, *ttl, now);
         }
@@ -116,6 +117,7 @@ impl Delta {
             resources,
             kept: Vec::new(),
             removed,
+            answered,
             expired: false,
             malformed,
         })
@@ -127,7 +129,11 @@ impl Delta {
             into.malformed.push(wrapper::refuse("", index, format_args!("it has no name")));
             return;
         }
-        if !self.wants(&name) {
+        if self.ty.is_chosen_by_server() {
+            // It goes by its own name; an alias is what somebody waits for.
+            let asked = aliases.into_iter().filter(|alias| self.names.contains(alias.as_str()));
+            into.answered.extend(asked);
+        } else if !self.wants(&name) {
             let known = self.aliased.get(&name).cloned();
             let alias = known.or_else(|| aliases.into_iter().find(|a| self.wants(a)));
             let Some(alias) = alias.filter(|a| self.wants(a)) else { return };
@@ -141,6 +147,8 @@ impl Delta {
             None if self.versions.get(&name) == Some(&version) => {
                 into.heartbeats.push(Named { name, version, ttl });
             }
+            // What was asked for is nothing.
+            None if self.ty.is_chosen_by_server() => into.absent.push(name),
             None => {
                 let reason = format_args!("it has no body, and no such version of it is held");
                 into.malformed.push(wrapper::refuse(&name, index, reason));
@@ -172,6 +180,10 @@ struct Reading {
     resources: Vec<Resource>,
     named: Vec<Named>,
     heartbeats: Vec<Named>,
+    /// Names asked for that came by another name.
+    answered: Vec<String>,
+    /// Names of which the server says that there is no resource.
+    absent: Vec<String>,
     malformed: Vec<Rejection>,
 }
 
@@ -213,7 +225,7 @@ impl Machine for Delta {
 
     fn unsubscribe(&mut self, name: &str) {
         let Some(name) = self.names.take(name) else { return };
-        if !self.wildcard {
+        if !self.wildcard || self.ty.is_chosen_by_server() {
             // Under a wildcard the server answers with the resource or with its removal.
             self.versions.remove(&*name);
             self.lives.forget(&name);
@@ -278,7 +290,8 @@ impl Machine for Delta {
         let mut subscribe = Vec::with_capacity(stream.subscribe.len() + 1);
         if self.wildcard && !mem::replace(&mut stream.told_all, true) {
             // An empty first request says the same, but only as long as it names nothing.
-            if !(first && stream.subscribe.is_empty() && self.ty.wildcard()) {
+            let is_implied = first && stream.subscribe.is_empty() && self.ty.wildcard();
+            if !is_implied && !self.ty.is_chosen_by_server() {
                 subscribe.push("*".to_owned());
             }
         }

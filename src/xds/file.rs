@@ -118,6 +118,7 @@ impl FileLink {
             resources,
             kept: malformed.iter().filter(|m| !m.name.is_empty()).map(|m| m.name.clone()).collect(),
             removed: Vec::new(),
+            answered: Vec::new(),
             expired: false,
             malformed,
         }))

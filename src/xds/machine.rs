@@ -75,6 +75,7 @@ pub(super) struct Offer {
     pub(super) resources: Vec<Resource>,
     pub(super) kept: Vec<String>,
     pub(super) removed: Vec<String>,
+    pub(super) answered: Vec<String>,
     pub(super) expired: bool,
     pub(super) malformed: Vec<Rejection>,
 }

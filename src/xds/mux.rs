@@ -231,7 +231,17 @@ impl<M: Machine> Mux<M> {
             let Some(offer) = lane.as_mut().and_then(|lane| lane.machine.take_offer(now)) else {
                 continue;
             };
-            let Offer { seq, version, full, resources, kept, removed, expired, malformed } = offer;
+            let Offer {
+                seq,
+                version,
+                full,
+                resources,
+                kept,
+                removed,
+                answered,
+                expired,
+                malformed,
+            } = offer;
             return Some(Event::Update(Update {
                 token: UpdateToken { source: self.source.clone(), ty, seq },
                 source: self.source.clone(),
@@ -241,6 +251,7 @@ impl<M: Machine> Mux<M> {
                 resources,
                 kept,
                 removed,
+                answered,
                 expired,
                 malformed,
             }));

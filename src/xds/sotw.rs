@@ -114,6 +114,7 @@ impl Sotw {
             resources,
             kept,
             removed: Vec::new(),
+            answered: Vec::new(),
             expired: false,
             malformed,
         })

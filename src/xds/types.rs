@@ -23,6 +23,8 @@ pub enum ResourceType {
     Extension,
     /// `envoy.config.route.v3.RouteConfiguration`
     Routes,
+    /// `envoy.config.route.v3.VirtualHost`
+    VirtualHost,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
     Secret,
 }
@@ -32,12 +34,13 @@ impl ResourceType {
     ///
     /// What listeners wait for comes after them: a listener that takes another kind of extension is
     /// known when the extension comes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cluster,
         Self::Endpoints,
         Self::Listener,
         Self::Extension,
         Self::Routes,
+        Self::VirtualHost,
         Self::Secret,
     ];
 
@@ -49,6 +52,7 @@ impl ResourceType {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         }
     }
@@ -58,8 +62,8 @@ impl ResourceType {
         Self::ALL.into_iter().find(|ty| ty.type_url() == url)
     }
 
-    /// The usual abbreviation of its discovery service: `CDS`, `EDS`, `LDS`, `ECDS`, `RDS` or
-    /// `SDS`.
+    /// The usual abbreviation of its discovery service: `CDS`, `EDS`, `LDS`, `ECDS`, `RDS`,
+    /// `VHDS` or `SDS`.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Cluster => "CDS",
@@ -67,6 +71,7 @@ impl ResourceType {
             Self::Listener => "LDS",
             Self::Extension => "ECDS",
             Self::Routes => "RDS",
+            Self::VirtualHost => "VHDS",
             Self::Secret => "SDS",
         }
     }
@@ -75,6 +80,12 @@ impl ResourceType {
     /// is complete: what it does not name is gone.
     pub const fn wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+
+    /// Whether the server chooses what it sends of the type besides what is asked for by name, so that
+    /// no request asks for all of it. Only delta has such types.
+    pub const fn is_chosen_by_server(self) -> bool {
+        matches!(self, Self::VirtualHost)
     }
 
     /// Its place in [`Self::ALL`].
@@ -114,6 +125,10 @@ impl ResourceType {
             }
             (Self::Routes, Variant::Delta) => {
                 "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes"
+            }
+            // It has no other variant; control subscribes to it at delta sources only.
+            (Self::VirtualHost, Variant::Sotw | Variant::Delta) => {
+                "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts"
             }
             (Self::Secret, Variant::Sotw) => {
                 "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
@@ -205,6 +220,8 @@ pub struct Update {
     pub kept: Vec<String>,
     /// Names that no longer exist, or never did, or whose time to live ended.
     pub removed: Vec<String>,
+    /// Names asked for that the server has answered by another name, or by saying that it has nothing.
+    pub answered: Vec<String>,
     /// No server said this: the time to live of the removed names ended.
     pub expired: bool,
     /// What the protocol itself found wrong. It is part of the answer whatever the verdict says.

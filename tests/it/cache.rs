@@ -43,8 +43,11 @@ use crate::xds_world::World;
 const CACHE: &str = "nuncio.extensions.filters.http.cache.v1.Cache";
 
 fn caching(config: Value, routes: Value) -> Value {
-    let filters = json!({ "http_filters": [filter("cache", CACHE, config), router()] });
-    listener_of("in", hcm(routes, filters))
+    let options = json!({
+        "http_filters": [filter("cache", CACHE, config), router()],
+        "http_protocol_options": { "enable_trailers": true },
+    });
+    listener_of("in", hcm(routes, options))
 }
 
 async fn cached(origin: &Origin, config: Value) -> (Proxy, SocketAddr) {
@@ -58,7 +61,8 @@ async fn cached_at(origin: SocketAddr, config: Value) -> (Proxy, SocketAddr) {
 /// The same by another route to `one`.
 async fn cached_by(route: Value, origin: SocketAddr, config: Value) -> (Proxy, SocketAddr) {
     let routes = json!({ "route_config": table("local", &[route]) });
-    let cluster = static_cluster("one", &[origin]);
+    let mut cluster = static_cluster("one", &[origin]);
+    cluster["http_protocol_options"] = json!({ "enable_trailers": true });
     let proxy = Proxy::with(bootstrap(&[caching(config, routes)], &[cluster])).await;
     let address = proxy.listener("in").await;
     (proxy, address)

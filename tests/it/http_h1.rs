@@ -2,7 +2,7 @@
 
 use crate::harness::resources::{bootstrap, hcm, listener, listener_of, static_cluster, table, to};
 use crate::harness::{Ending, Http1, Origin, Proxy, ProxyBuilder, Script, get, request};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A proxy of everything to one origin.
@@ -76,24 +76,39 @@ async fn bodies_pass_both_ways_with_a_length_and_in_chunks() {
     proxy.until_stat("http.in.downstream_rq_2xx", 3).await;
 }
 
-#[tokio::test]
-async fn trailers_pass_both_ways() {
-    let origin = Origin::http1("one").await;
-    origin.script(Script::echo());
-    let proxy = in_front_of(&origin).await;
-    let address = proxy.listener("in").await;
-    let mut client = Http1::connect(address).await;
-    client
-        .send("POST / HTTP/1.1\r\nhost: t\r\nte: trailers\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n")
-        .await;
-    let answer = client.answer().await;
-    assert_eq!(answer.text(), "abc");
-    // Hyper writes a trailer of HTTP/1.1 only if the head announced it.
-    assert_eq!(origin.last().headers.get("trailer").map(|v| v.as_bytes()), Some(&b"x-sum"[..]));
+/// A listener and its cluster with `http_protocol_options` of each.
+async fn with_options(origin: &Origin, client: Value, upstream: Value) -> Proxy {
+    let options = json!({ "http_protocol_options": client });
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let mut cluster = static_cluster("one", &[origin.address]);
+    cluster["http_protocol_options"] = upstream;
+    Proxy::with(bootstrap(&[listener_of("in", hcm(routes, options))], &[cluster])).await
+}
 
-    origin.script(Script::default().header("trailer", "x-end").trailer("x-end", "yes"));
-    let answer = request(address, "GET", "/", &[("te", "trailers")], b"").await;
-    assert_eq!((answer.text(), answer.trailers.get("x-end").is_some()), ("one".to_owned(), true));
+#[tokio::test]
+async fn trailers_pass_if_they_are_enabled_on_both_sides() {
+    let origin = Origin::http1("one").await;
+    for (client, upstream, passes) in
+        [(true, true, true), (true, false, false), (false, true, false), (false, false, false)]
+    {
+        let options = |enabled: bool| json!({ "enable_trailers": enabled });
+        let proxy = with_options(&origin, options(client), options(upstream)).await;
+        let address = proxy.listener("in").await;
+        origin.script(Script::echo());
+        let mut client = Http1::connect(address).await;
+        client
+            .send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n")
+            .await;
+        assert_eq!(client.answer().await.text(), "abc");
+
+        // Hyper writes a trailer of HTTP/1.1 only if the head announced it.
+        origin.script(Script::default().header("trailer", "x-end").trailer("x-end", "yes"));
+        let answer = request(address, "GET", "/", &[("te", "trailers")], b"").await;
+        assert_eq!(
+            (answer.text(), answer.trailers.get("x-end").is_some()),
+            ("one".to_owned(), passes)
+        );
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,12 @@ async fn world() -> (Origin, Origin, Proxy) {
     let listener = |codec: &str, cluster: &str| {
         let routes = json!({ "route_config": table("local", &[to(cluster)]) });
         let name = format!("{codec}-{cluster}");
-        listener_of(&name, hcm(routes, json!({ "codec_type": codec, "stat_prefix": name })))
+        let options = json!({
+            "codec_type": codec,
+            "stat_prefix": name,
+            "http_protocol_options": { "enable_trailers": true },
+        });
+        listener_of(&name, hcm(routes, options))
     };
     let listeners: Vec<_> = ["AUTO", "HTTP1", "HTTP2"]
         .iter()
@@ -113,8 +118,8 @@ async fn bodies_and_trailers_pass_both_ways() {
     h2.script(Script::default().trailer("grpc-status", "0"));
     let mut client = Http2::connect(proxy.listener("AUTO-h2").await).await;
     assert_eq!(client.get("/").await.trailers["grpc-status"], "0");
-    // HTTP/1.1 clients that take trailers get them too.
-    h2.script(Script::default().header("trailer", "x-end").trailer("x-end", "yes"));
+    // HTTP/1.1 clients get them too.
+    h2.script(Script::default().trailer("x-end", "yes"));
     let address = proxy.listener("AUTO-h2").await;
     let answer = request(address, "GET", "/", &[("te", "trailers")], b"").await;
     assert_eq!(answer.trailers["x-end"], "yes");

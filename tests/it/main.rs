@@ -28,6 +28,8 @@ mod health;
 #[cfg(test)]
 mod hedging;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod http_clients;
 #[cfg(test)]
 mod http_faults;
@@ -65,6 +67,8 @@ mod routes;
 mod sessions;
 #[cfg(test)]
 mod static_config;
+#[cfg(test)]
+mod vhds;
 #[cfg(test)]
 mod xds_connection;
 mod xds_delta;

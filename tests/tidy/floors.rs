@@ -14,7 +14,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (5, &["filter"]),
     (4, &["route", "cache", "upstream", "xds"]),
     (3, &["tls"]),
-    (2, &["telemetry"]),
+    (2, &["telemetry", "http1"]),
     (1, &["exchange", "net"]),
     (0, &["proto", "config", "coding"]),
 ];

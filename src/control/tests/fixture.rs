@@ -24,7 +24,7 @@ use crate::proto::envoy::extensions::filters::network::http_connection_manager::
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::Sinks;
-use crate::xds::{Rejection, Resource, ResourceType, Source};
+use crate::xds::{Rejection, Resource, ResourceType, Source, Variant};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,7 +44,7 @@ impl Fixture {
         let state = State::new(Options {
             compilers: Compilers::new(telemetry.clone(), Sinks::check_only()),
             grpc: Arc::new(|_| Err(Errors::from(Fault::unsupported("no servers in tests")))),
-            has_ads: true,
+            ads: Some(Variant::Delta),
             cds: Some(subscription.clone()),
             lds: Some(subscription),
             workers: 1,

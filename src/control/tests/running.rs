@@ -37,7 +37,7 @@ fn start(dir: &Path, node: &str) -> Control {
     let options = Options {
         compilers: Compilers::new(telemetry.clone(), Sinks::check_only()),
         grpc: std::sync::Arc::new(|_| unreachable!("no gRPC sources")),
-        has_ads: false,
+        ads: None,
         cds: Some(subscription),
         lds: None,
         workers: 1,

@@ -67,17 +67,27 @@ struct RouterConfig {
 
 impl FilterFactory for RouterConfig {
     fn stage(&self, cx: &WorkerContext) -> Stage {
-        let redirects = cx.telemetry.group(Scope::http(&self.stat_prefix));
+        let scope = Scope::http(&self.stat_prefix);
         Stage::Terminal(HttpService::new(Router {
             config: self.clone(),
-            redirects,
+            stats: cx.telemetry.group(scope.clone()),
+            redirects: cx.telemetry.group(scope),
             cx: cx.clone(),
         }))
     }
 }
 
+crate::stats! {
+    /// `http.STAT_PREFIX.`
+    struct RouterStats {
+        /// Requests without a route.
+        counter no_route,
+    }
+}
+
 struct Router {
     config: RouterConfig,
+    stats: Arc<RouterStats>,
     redirects: Arc<RedirectStats>,
     cx: WorkerContext,
 }
@@ -91,6 +101,7 @@ impl Dispatch for Router {
 impl Router {
     async fn answer(&self, mut request: Request) -> Result<Response, StreamReset> {
         let Some(route) = matched_route(&mut request.stream, &request.head) else {
+            self.stats.no_route.inc();
             return Ok(LocalReply::route_not_found().into_response(request.stream));
         };
         let mut response = match route.action() {

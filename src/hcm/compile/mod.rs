@@ -20,6 +20,7 @@ use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::path::{EscapedSlashes, PathPolicy};
 use crate::filter::chain::FilterChain;
 use crate::filter::registry;
+use crate::http1::case::NameFormat;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::{self, RouteTable};
 use crate::telemetry::access_log::{AccessLogs, Sinks};
@@ -81,6 +82,8 @@ pub struct HcmConfig {
     pub local_replies: Option<Arc<LocalReplies>>,
     /// Where finished exchanges are written.
     pub access_logs: AccessLogs,
+    /// `stat_prefix`
+    pub stat_prefix: Arc<str>,
     /// Cells of its stat prefix.
     pub stats: Arc<HttpStats>,
 }
@@ -119,6 +122,13 @@ pub struct RdsConfig {
 pub struct Http1Options {
     /// Serve HTTP/1.0 as well.
     pub accept_http_10: bool,
+    /// Trailers pass, in both directions: `enable_trailers`.
+    pub trailers: bool,
+    /// A request with a length beside the chunked coding is read as chunked: `allow_chunked_length`.
+    /// Otherwise it is refused.
+    pub chunked_length: bool,
+    /// How names of headers are written: `header_key_format`.
+    pub names: NameFormat,
 }
 
 /// Limits of HTTP/2; absent values are the codec's.
@@ -299,6 +309,7 @@ pub fn compile(
         local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),
+        stat_prefix,
     })
 }
 
@@ -339,6 +350,10 @@ fn compile_routes(
                 telemetry: &cx.telemetry,
             };
             let table = RouteTable::compile(table, &cx).at("route_config")?;
+            if table.host_source().is_some() {
+                let reason = "a table in a listener has all of its virtual hosts; use rds";
+                return Err(Errors::from(Fault::unsupported(reason)).at("route_config.vhds"));
+            }
             Ok(RouteSource::Inline(Arc::new(table)))
         }
         Some(RouteSpecifier::Rds(rds)) => Ok(RouteSource::Rds(compile_rds(&rds).at("rds")?)),

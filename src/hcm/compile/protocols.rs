@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Http1Options, Http2Options, timeout};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::hcm::sane::Underscores;
+use crate::http1;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 
@@ -53,10 +54,19 @@ pub(super) fn compile_common(options: core::HttpProtocolOptions) -> Result<Commo
 }
 
 pub(super) fn compile_http1(options: core::Http1ProtocolOptions) -> Result<Http1Options, Errors> {
-    let core::Http1ProtocolOptions { accept_http_10, enable_trailers } = options;
-    // Trailers always pass, in both directions; asking for it changes nothing.
-    let _ = enable_trailers;
-    Ok(Http1Options { accept_http_10 })
+    let core::Http1ProtocolOptions {
+        accept_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+    } = options;
+    let names = http1::compile::names(header_key_format.as_ref()).at("header_key_format")?;
+    Ok(Http1Options {
+        accept_http_10,
+        trailers: enable_trailers,
+        chunked_length: allow_chunked_length,
+        names,
+    })
 }
 
 pub(super) fn compile_http2(options: &core::Http2ProtocolOptions) -> Result<Http2Options, Errors> {

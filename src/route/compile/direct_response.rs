@@ -23,9 +23,8 @@ pub(super) fn compile(
     let status = status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
     let body = match body {
         None => Some(Bytes::new()),
-        Some(body) => {
-            errors.take(response_body(body, shared.max_direct_response_body_size_bytes).at("body"))
-        }
+        Some(body) => errors
+            .take(response_body(body, shared.rules.max_direct_response_body_size_bytes).at("body")),
     };
     let form = body_format.as_ref().map(compile_body).transpose().at("body_format");
     let form = errors.take(form).flatten().map(Box::new);

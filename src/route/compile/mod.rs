@@ -6,6 +6,7 @@
 
 mod action;
 mod direct_response;
+mod discovered;
 mod hash;
 mod headers;
 mod internal_redirect;
@@ -18,6 +19,7 @@ mod rewrite;
 mod stats;
 mod weighted;
 
+pub(super) use self::discovered::Above;
 pub use self::headers::{header_addition, header_removal, response_additions};
 
 use std::any::Any;
@@ -73,11 +75,34 @@ struct Shared<'a> {
     clusters: HashSet<Arc<str>>,
     timeouts: HashMap<Option<Duration>, Arc<Timeout>>,
     regexes: HashMap<String, RegexMatcher>,
+    rules: Rules,
+}
+
+/// What a table says of how its parts are compiled.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     most_specific_header_mutations_wins: bool,
     max_direct_response_body_size_bytes: u32,
 }
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    fn new(cx: &'a CompileContext<'a>, rules: Rules) -> Self {
+        Self {
+            cx,
+            clusters: HashSet::new(),
+            timeouts: HashMap::new(),
+            regexes: HashMap::new(),
+            rules,
+        }
+    }
+
+    /// Every cluster named, in order.
+    fn cluster_names(self) -> Box<[Arc<str>]> {
+        let mut names: Box<[_]> = self.clusters.into_iter().collect();
+        names.sort_unstable();
+        names
+    }
+
     fn cluster(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.clusters.get(name) {
             return Arc::clone(known);
@@ -122,7 +147,7 @@ fn extension<T: prost::Message + prost::Name + Default>(
 }
 
 /// What a level and those above it say about every route below.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Inherited {
     overrides: Option<Arc<Overrides>>,
     mutations: Option<Arc<Mutations>>,
@@ -145,7 +170,7 @@ impl Inherited {
         let mutations = errors.take(headers::below(
             self.mutations.as_ref(),
             level.headers,
-            shared.most_specific_header_mutations_wins,
+            shared.rules.most_specific_header_mutations_wins,
         ));
         let overrides = errors.take(overrides::below(
             self.overrides.as_ref(),
@@ -187,17 +212,15 @@ impl RouteTable {
             ignore_port_in_host_matching,
             ignore_path_parameters_in_path_matching,
             typed_per_filter_config,
+            vhds,
         } = table;
         let mut errors = Errors::new();
-        let mut shared = Shared {
-            cx,
-            clusters: HashSet::new(),
-            timeouts: HashMap::new(),
-            regexes: HashMap::new(),
+        let rules = Rules {
             most_specific_header_mutations_wins,
             max_direct_response_body_size_bytes: max_direct_response_body_size_bytes
                 .unwrap_or(4096),
         };
+        let mut shared = Shared::new(cx, rules);
         let fields = LevelFields {
             headers: headers::Fields {
                 request_headers_to_add: &request_headers_to_add,
@@ -225,11 +248,11 @@ impl RouteTable {
                 add_domains(&mut domains, &host.domains, position).index(i).at("virtual_hosts"),
             );
             let host = virtual_host(host, &inherited, &mut shared).index(i).at("virtual_hosts");
-            hosts.extend(errors.take(host));
+            hosts.extend(errors.take(host).map(Arc::new));
         }
+        let discovery = vhds.map(|vhds| discovered::compile(&vhds, inherited, rules).at("vhds"));
+        let discovery = discovery.and_then(|discovery| errors.take(discovery)).map(Arc::new);
         errors.finish()?;
-        let mut cluster_names: Box<[_]> = shared.clusters.into_iter().collect();
-        cluster_names.sort_unstable();
         Ok(Self {
             name: name.into(),
             domains,
@@ -237,7 +260,8 @@ impl RouteTable {
             ignore_port: ignore_port_in_host_matching,
             ignore_path_parameters: ignore_path_parameters_in_path_matching,
             internal_only_headers,
-            cluster_names,
+            cluster_names: shared.cluster_names(),
+            discovery,
         })
     }
 }

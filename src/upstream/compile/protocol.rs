@@ -8,11 +8,14 @@ use prost_types::Any;
 
 use super::connection;
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::http1;
 use crate::proto::any;
 use crate::proto::envoy::config::cluster::v3 as cluster;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::extensions::upstreams::http::v3 as upstreams;
-use crate::upstream::pool::{ConnectionSettings, Http2Settings, Keepalive, UpstreamProtocol};
+use crate::upstream::pool::{
+    ConnectionSettings, Http1Settings, Http2Settings, Keepalive, UpstreamProtocol,
+};
 
 /// The extension's name, by which `typed_extension_protocol_options` is keyed.
 const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -59,7 +62,10 @@ pub(super) fn compile(proto: Fields) -> Result<ConnectionSettings, Errors> {
     if let Some(common) = common {
         errors.take(common_options(common, &mut settings).at("common_http_protocol_options"));
     }
-    http1.into_iter().for_each(http1_options);
+    if let Some(http1) = http1 {
+        let http1 = http1_options(&http1).at("http_protocol_options");
+        settings.http1 = errors.take(http1).unwrap_or_default();
+    }
     if let Some(http2) = http2 {
         settings.protocol = UpstreamProtocol::Http2;
         settings.http2 = errors
@@ -94,7 +100,8 @@ fn typed_options(options: &Any, settings: &mut ConnectionSettings) -> Result<(),
         })) => match protocol_config {
             None => errors.push("explicit_http_config.protocol_config", Fault::Required),
             Some(oneof::explicit_http_config::ProtocolConfig::HttpProtocolOptions(http1)) => {
-                http1_options(http1);
+                let http1 = http1_options(&http1).at("explicit_http_config.http_protocol_options");
+                settings.http1 = errors.take(http1).unwrap_or_default();
                 settings.protocol = UpstreamProtocol::Http1;
             }
             Some(oneof::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(options)) => {
@@ -107,7 +114,11 @@ fn typed_options(options: &Any, settings: &mut ConnectionSettings) -> Result<(),
             oneof::UseDownstreamHttpConfig { http_protocol_options, http2_protocol_options },
         )) => {
             settings.protocol = UpstreamProtocol::Downstream;
-            http_protocol_options.into_iter().for_each(http1_options);
+            if let Some(http1) = http_protocol_options {
+                let http1 = http1_options(&http1)
+                    .at("use_downstream_protocol_config.http_protocol_options");
+                settings.http1 = errors.take(http1).unwrap_or_default();
+            }
             http2 = http2_protocol_options.map(|options| {
                 http2_options(options).at("use_downstream_protocol_config.http2_protocol_options")
             });
@@ -158,10 +169,16 @@ fn common_options(
     errors.finish()
 }
 
-/// Nothing in it applies to upstreams: HTTP/1.0 is a matter of clients, and trailers of responses
-/// pass in any case (Differs: Envoy drops them unless `enable_trailers`).
-fn http1_options(proto: core::Http1ProtocolOptions) {
-    let core::Http1ProtocolOptions { accept_http_10: _, enable_trailers: _ } = proto;
+fn http1_options(proto: &core::Http1ProtocolOptions) -> Result<Http1Settings, Errors> {
+    let core::Http1ProtocolOptions {
+        // A matter of clients.
+        accept_http_10: _,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+    } = proto;
+    let names = http1::compile::names(header_key_format.as_ref()).at("header_key_format")?;
+    Ok(Http1Settings { trailers: *enable_trailers, chunked_length: *allow_chunked_length, names })
 }
 
 fn http2_options(proto: core::Http2ProtocolOptions) -> Result<Http2Settings, Errors> {

@@ -44,9 +44,12 @@ pub enum UpstreamError {
 /// Why a request's body broke off: a [`BodyError`] without its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RequestBodyError {
-    /// The client's connection failed, or the client broke the protocol.
+    /// The client's connection failed.
     #[error("the client is gone")]
     Connection,
+    /// The client broke the protocol.
+    #[error("the client broke the protocol")]
+    Malformed,
     /// Nothing came for too long.
     #[error("the client stalled")]
     Timeout,
@@ -64,10 +67,8 @@ pub enum RequestBodyError {
 impl From<&BodyError> for RequestBodyError {
     fn from(error: &BodyError) -> Self {
         match error {
-            BodyError::Connection(_)
-            | BodyError::Io(_)
-            | BodyError::Malformed(_)
-            | BodyError::Shared => Self::Connection,
+            BodyError::Connection(_) | BodyError::Io(_) | BodyError::Shared => Self::Connection,
+            BodyError::Malformed(_) => Self::Malformed,
             BodyError::Timeout => Self::Timeout,
             BodyError::Late => Self::Late,
             BodyError::TooLarge { .. } => Self::TooLarge,
@@ -90,6 +91,9 @@ impl UpstreamError {
             Self::Protocol => LocalReply::upstream_protocol_error(),
             Self::RequestBody(RequestBodyError::Connection) => {
                 LocalReply::bad_request("downstream_remote_disconnect")
+            }
+            Self::RequestBody(RequestBodyError::Malformed) => {
+                LocalReply::bad_request("http1.codec_error")
             }
             Self::RequestBody(RequestBodyError::Timeout) => LocalReply::stream_idle_timeout(false),
             Self::RequestBody(RequestBodyError::Late) => LocalReply::request_timeout(),
@@ -116,9 +120,11 @@ impl UpstreamError {
             | Self::Refused => StatusCode::SERVICE_UNAVAILABLE,
             Self::ResponseHeaderTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Protocol => StatusCode::BAD_GATEWAY,
-            Self::RequestBody(RequestBodyError::Connection | RequestBodyError::Undecodable) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::RequestBody(
+                RequestBodyError::Connection
+                | RequestBodyError::Malformed
+                | RequestBodyError::Undecodable,
+            ) => StatusCode::BAD_REQUEST,
             Self::RequestBody(RequestBodyError::Timeout | RequestBodyError::Late) => {
                 StatusCode::REQUEST_TIMEOUT
             }

@@ -38,7 +38,7 @@ use self::http1::Http1Pool;
 use self::http2::Http2Pool;
 use self::request::ActiveRequest;
 pub use self::settings::{
-    ConnectionSettings, Http2Settings, Keepalive, TcpKeepalive, UpstreamProtocol,
+    ConnectionSettings, Http1Settings, Http2Settings, Keepalive, TcpKeepalive, UpstreamProtocol,
 };
 use super::Cluster;
 use super::breaker::{Permit, Resource};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::Version;
 
+use crate::http1::case::NameFormat;
+
 /// All that decides whether a connection made for one cluster may serve its successor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionSettings {
@@ -37,8 +39,22 @@ pub struct ConnectionSettings {
     pub preconnect_percent: u32,
     /// Probes by the operating system: `UpstreamConnectionOptions.tcp_keepalive`.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// HTTP/1.1 only.
+    pub http1: Http1Settings,
     /// HTTP/2 only.
     pub http2: Http2Settings,
+}
+
+/// `config.core.v3.Http1ProtocolOptions` towards an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Http1Settings {
+    /// Trailers pass, in both directions: `enable_trailers`.
+    pub trailers: bool,
+    /// A response with a length beside the chunked coding is read as chunked: `allow_chunked_length`.
+    /// Otherwise it is refused.
+    pub chunked_length: bool,
+    /// How names of headers are written: `header_key_format`.
+    pub names: NameFormat,
 }
 
 /// `config.core.v3.TcpKeepalive`; what is not set is the system's.
@@ -67,6 +83,7 @@ impl Default for ConnectionSettings {
             disable_compression: false,
             preconnect_percent: 100,
             tcp_keepalive: None,
+            http1: Http1Settings::default(),
             http2: Http2Settings::default(),
         }
     }

@@ -196,9 +196,9 @@ impl Http1 {
         assert!(rest.is_empty(), "expected the end, got {rest:?}");
     }
 
-    /// Ends our direction.
+    /// Ends our direction, if the other end has not ended both.
     pub(crate) async fn finish(&mut self) {
-        self.stream.shutdown().await.unwrap();
+        let _ended = self.stream.shutdown().await;
     }
 }
 

@@ -15,6 +15,7 @@ use nuncio::proto::envoy::service::endpoint::v3::endpoint_discovery_service_serv
 use nuncio::proto::envoy::service::extension::v3::extension_config_discovery_service_server as ecds;
 use nuncio::proto::envoy::service::listener::v3::listener_discovery_service_server as lds;
 use nuncio::proto::envoy::service::route::v3::route_discovery_service_server as rds;
+use nuncio::proto::envoy::service::route::v3::virtual_host_discovery_service_server as vhds;
 use nuncio::proto::envoy::service::secret::v3::secret_discovery_service_server as sds;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -35,16 +36,18 @@ pub(crate) enum Kind {
     Listener,
     Extension,
     Routes,
+    VirtualHost,
     Secret,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Cluster,
         Self::Endpoints,
         Self::Listener,
         Self::Extension,
         Self::Routes,
+        Self::VirtualHost,
         Self::Secret,
     ];
 
@@ -55,6 +58,7 @@ impl Kind {
             Self::Listener => "envoy.config.listener.v3.Listener",
             Self::Extension => "envoy.config.core.v3.TypedExtensionConfig",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "envoy.config.route.v3.VirtualHost",
             Self::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
         }
     }
@@ -261,6 +265,7 @@ impl Management {
                 .add_service(lds::ListenerDiscoveryServiceServer::new(doors.clone()))
                 .add_service(ecds::ExtensionConfigDiscoveryServiceServer::new(doors.clone()))
                 .add_service(rds::RouteDiscoveryServiceServer::new(doors.clone()))
+                .add_service(vhds::VirtualHostDiscoveryServiceServer::new(doors.clone()))
                 .add_service(sds::SecretDiscoveryServiceServer::new(doors))
                 .serve_with_incoming(TcpIncoming::from(listener))
                 .await
@@ -322,6 +327,15 @@ macro_rules! door {
             }
         }
     };
+}
+
+#[tonic::async_trait]
+impl vhds::VirtualHostDiscoveryService for Doors {
+    type DeltaVirtualHostsStream = Outgoing<DeltaDiscoveryResponse>;
+
+    async fn delta_virtual_hosts(&self, request: DeltaIn) -> DeltaOut {
+        admit(&self.delta, "VHDS", request).await
+    }
 }
 
 door!(ads::AggregatedDiscoveryService, "ADS",

@@ -7,17 +7,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use http::{Method, StatusCode};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
-use super::decode::{self, Head, Malformed};
-use super::encode::{SendError, Sending};
+use super::decode::{self, Head};
+use super::encode::Sending;
 use super::upload::Upload;
 use crate::exchange::RequestHead;
 use crate::exchange::interim::Interim;
+use crate::http1::receive::read_into;
+use crate::http1::{Malformed, SendError, Source};
 use crate::net::ShortWrites;
 use crate::upstream::pool::connect::ConnectionGuard;
 use crate::upstream::pool::error::{RequestBodyError, UpstreamError};
@@ -29,9 +31,6 @@ const FIRST_READ: usize = 8 * 1024;
 
 /// Bytes asked for at the most. There is room for so many while an origin is waited for.
 const LARGEST_READ: usize = 96 * 1024;
-
-/// A buffer with less room than this is not worth a read.
-const LEAST_ROOM: usize = 2 * 1024;
 
 /// One connection, idle or held by the request on it.
 pub(in crate::upstream::pool) struct Connection {
@@ -127,15 +126,15 @@ impl Connection {
     ) -> Poll<Result<Head, Failure>> {
         let settings = receiving.settings;
         loop {
-            let was_held = sending.is_held();
+            let was_held = sending.awaits_continue();
             if let Poll::Ready(answer) = self.poll_exchange(cx, sending, receiving) {
                 return Poll::Ready(answer);
             }
             let limit = Some(settings.expect_continue_timeout);
             if was_held && receiving.continue_timeout.poll_over(cx, limit).is_ready() {
-                sending.release();
+                sending.go_on();
             }
-            if was_held == sending.is_held() {
+            if was_held == sending.awaits_continue() {
                 break;
             }
         }
@@ -194,21 +193,6 @@ impl Connection {
         }
     }
 
-    /// The next bytes, none at the end; asks for up to `want`, or so.
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        want: usize,
-    ) -> Poll<io::Result<Bytes>> {
-        if self.buffer.capacity() - self.buffer.len() < LEAST_ROOM.min(want) {
-            self.buffer.reserve(want.min(LARGEST_READ));
-        }
-        let Self { io, buffer, .. } = self;
-        let mut read = std::pin::pin!(io.read_buf(buffer));
-        ready!(read.as_mut().poll(cx))?;
-        Poll::Ready(Ok(self.buffer.split().freeze()))
-    }
-
     /// Lets the rest of a request be sent while its response is read.
     pub(super) fn split_off(&mut self, sending: Sending) -> Option<Upload> {
         match std::mem::replace(&mut self.io, Io::Lost) {
@@ -243,25 +227,33 @@ fn next_head(
     sending: &mut Sending,
 ) -> Result<Option<Head>, Malformed> {
     while !receiving.input.is_empty() {
-        let found = decode::head(
-            &receiving.input,
-            &receiving.head.method,
-            receiving.settings.max_headers as usize,
-        )?;
+        let found = decode::head(&receiving.input, &receiving.head.method, receiving.settings)?;
         let Some(head) = found else { return Ok(None) };
         receiving.input.advance(head.len);
         match head.parts.status {
+            StatusCode::SWITCHING_PROTOCOLS if sending.switch() => return Ok(Some(head)),
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed("a switch of protocols")),
-            StatusCode::CONTINUE => sending.release(),
+            StatusCode::CONTINUE => sending.go_on(),
             status if status.is_informational() => {
                 if let Some(Interim(sink)) = receiving.head.extensions.get() {
                     sink.send(status, &head.parts.headers);
                 }
             }
-            _ => return Ok(Some(head)),
+            status => {
+                if receiving.head.method == Method::CONNECT && status.is_success() {
+                    sending.switch();
+                }
+                return Ok(Some(head));
+            }
         }
     }
     Ok(None)
+}
+
+impl Source for Connection {
+    fn poll_read(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<Bytes>> {
+        read_into(&mut self.io, &mut self.buffer, cx, want.min(LARGEST_READ))
+    }
 }
 
 impl AsyncRead for Io {

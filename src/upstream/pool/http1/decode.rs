@@ -4,32 +4,20 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use super::chunked::Chunked;
 use crate::exchange::ResponseHead;
+use crate::http1::chunked::Chunked;
+use crate::http1::fields::{TransferCoding, content_length, keeps_alive, transfer_coding};
+use crate::http1::{Framing, Malformed, OriginalNames};
+use crate::upstream::pool::settings::ConnectionSettings;
 
 /// Bytes of a head: Envoy's limit on response headers, 60 KiB.
 pub(super) const MAX_HEAD: usize = 60 * 1024;
 
 /// The usual limit on headers, for which room is kept on the stack.
 const USUAL_HEADERS: usize = 100;
-
-/// The upstream broke the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
-
-/// Where a response's body ends.
-#[derive(Debug, PartialEq)]
-pub(super) enum Framing {
-    /// After so many more bytes; 0 is no body at all.
-    Length(u64),
-    /// After its last chunk.
-    Chunked(Chunked),
-    /// With the connection.
-    Close,
-}
 
 /// A response's head.
 #[derive(Debug)]
@@ -46,14 +34,16 @@ pub(super) struct Head {
 pub(super) fn head(
     input: &Bytes,
     method: &Method,
-    max_headers: usize,
+    settings: &ConnectionSettings,
 ) -> Result<Option<Head>, Malformed> {
+    let max_headers = settings.max_headers as usize;
+    let keeps_names = settings.http1.names.preserves();
     let parsed = if max_headers <= USUAL_HEADERS {
         let mut fields = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
-        parse(input, &mut fields[..max_headers])
+        parse(input, &mut fields[..max_headers], keeps_names)
     } else {
         let mut fields = vec![MaybeUninit::uninit(); max_headers];
-        parse(input, &mut fields)
+        parse(input, &mut fields, keeps_names)
     };
     let Some((mut parts, minor, len)) = parsed? else {
         return match input.len() > MAX_HEAD {
@@ -65,7 +55,7 @@ pub(super) fn head(
         return Err(Malformed("the head is too large"));
     }
     let mut keep_alive = keeps_alive(&parts.headers, minor);
-    let framing = framing(&parts, method, minor)?;
+    let framing = framing(&mut parts, method, (minor, settings.http1.chunked_length))?;
     keep_alive &= framing != Framing::Close;
     parts.version = Version::HTTP_11;
     Ok(Some(Head { parts, framing, keep_alive, len }))
@@ -77,6 +67,7 @@ type Parsed = Option<(ResponseHead, u8, usize)>;
 fn parse<'b>(
     input: &'b Bytes,
     fields: &mut [MaybeUninit<httparse::Header<'b>>],
+    keeps_names: bool,
 ) -> Result<Parsed, Malformed> {
     let mut response = httparse::Response::new(&mut []);
     let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -102,61 +93,44 @@ fn parse<'b>(
         headers.try_append(name, value).map_err(|_full| Malformed("too many headers"))?;
     }
     parts.headers = headers;
-    Ok(Some((parts, response.version.unwrap_or_default(), len)))
-}
-
-fn keeps_alive(headers: &HeaderMap, minor: u8) -> bool {
-    let mut keep = minor > 0;
-    for value in headers.get_all(CONNECTION) {
-        for option in value.as_bytes().split(|b| *b == b',') {
-            if option.trim_ascii().eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keep |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
-        }
+    if keeps_names {
+        let names = response.headers.iter().map(|field| input.slice_ref(field.name.as_bytes()));
+        parts.extensions.insert(OriginalNames::new(names));
     }
-    keep
+    Ok(Some((parts, response.version.unwrap_or_default(), len)))
 }
 
 /// RFC 9112 section 6.3. A response that says two things about its length is refused: the next
 /// proxy may believe the other one.
-fn framing(parts: &ResponseHead, method: &Method, minor: u8) -> Result<Framing, Malformed> {
+fn framing(
+    parts: &mut ResponseHead,
+    method: &Method,
+    (minor, chunked_length): (u8, bool),
+) -> Result<Framing, Malformed> {
     let bodyless = *method == Method::HEAD
         || parts.status.is_informational()
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let length = content_length(&parts.headers)?;
-    let coding = parts.headers.get(TRANSFER_ENCODING);
+    let is_tunnel = parts.status == StatusCode::SWITCHING_PROTOCOLS
+        || *method == Method::CONNECT && parts.status.is_success();
+    if is_tunnel {
+        return Ok(Framing::Close);
+    }
     if bodyless {
         return Ok(Framing::Length(0));
     }
-    let Some(coding) = coding else {
-        return Ok(length.map_or(Framing::Close, Framing::Length));
-    };
-    if minor == 0 || length.is_some() {
-        return Err(Malformed("transfer-encoding beside another length"));
-    }
-    let only = parts.headers.get_all(TRANSFER_ENCODING).iter().count() == 1;
-    match only && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        true => Ok(Framing::Chunked(Chunked::default())),
-        false => Err(Malformed("a transfer coding that is not chunked")),
-    }
-}
-
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
-    let mut length = None;
-    for value in headers.get_all(CONTENT_LENGTH) {
-        let digits = value.as_bytes();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(Malformed("a content-length that is no number"));
+    match transfer_coding(&parts.headers) {
+        TransferCoding::None => Ok(length.map_or(Framing::Close, Framing::Length)),
+        TransferCoding::Chunked if minor > 0 && chunked_length && length.is_some() => {
+            parts.headers.remove(CONTENT_LENGTH);
+            Ok(Framing::Chunked(Chunked::default()))
         }
-        let parsed = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-        let parsed: u64 = parsed.ok_or(Malformed("a content-length that is too large"))?;
-        if length.is_some_and(|before| before != parsed) {
-            return Err(Malformed("two content-lengths"));
+        _ if minor == 0 || length.is_some() => {
+            Err(Malformed("transfer-encoding beside another length"))
         }
-        length = Some(parsed);
+        TransferCoding::Chunked => Ok(Framing::Chunked(Chunked::default())),
+        TransferCoding::Other => Err(Malformed("a transfer coding that is not chunked")),
     }
-    Ok(length)
 }
 
 #[cfg(test)]
@@ -165,8 +139,12 @@ mod tests {
 
     use super::*;
 
+    fn settings(max_headers: u32) -> ConnectionSettings {
+        ConnectionSettings { max_headers, ..ConnectionSettings::default() }
+    }
+
     fn read(text: &str, method: Method) -> Result<Option<Head>, Malformed> {
-        head(&Bytes::copy_from_slice(text.as_bytes()), &method, 100)
+        head(&Bytes::copy_from_slice(text.as_bytes()), &method, &settings(100))
     }
 
     #[test]
@@ -229,7 +207,7 @@ mod tests {
     fn a_head_has_limits() {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
         assert!(read(&many, Method::GET).is_err());
-        let more = head(&Bytes::from(many), &Method::GET, 101).unwrap().unwrap();
+        let more = head(&Bytes::from(many), &Method::GET, &settings(101)).unwrap().unwrap();
         assert_eq!(more.parts.headers.get_all("a").iter().count(), 101);
         let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(MAX_HEAD));
         assert!(read(&long, Method::GET).is_err());
@@ -241,8 +219,8 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let text = [b"HTTP/1.1 200 OK\r\n".as_slice(), &bytes].concat();
-            let _ = head(&Bytes::from(text), &Method::GET, 100);
-            let _ = head(&Bytes::from(bytes), &Method::GET, 100);
+            let _ = head(&Bytes::from(text), &Method::GET, &settings(100));
+            let _ = head(&Bytes::from(bytes), &Method::GET, &settings(100));
         }
     }
 }

@@ -3,14 +3,12 @@
 //! ```text
 //! encode      a request's head and body, as bytes to be written
 //! decode      bytes as a response's head, and where its body ends
-//! chunked     the chunked coding
 //! connection  both over one socket, in the task of the request
 //! body        the rest of a response; holds the connection and gives it back
 //! upload      the rest of a request, when the response is first
 //! ```
 
 mod body;
-mod chunked;
 mod connection;
 mod decode;
 mod encode;
@@ -220,7 +218,7 @@ impl HostPool {
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
         for_http1(head)?;
-        let mut sending = Sending::new(head, body);
+        let mut sending = Sending::new(head, body, self.settings.http1);
         let mut connection = self.checkout(attempt).await?;
         if self.settings.preconnect_percent > 100 {
             self.preconnect(attempt);

@@ -10,8 +10,9 @@ use std::task::{Context, Poll, ready};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 
-use super::encode::{SendError, Sending};
+use super::encode::Sending;
 use crate::exchange::BodyError;
+use crate::http1::SendError;
 use crate::net::ShortWrites;
 
 /// Dropping it ends the upload, and with it the connection.

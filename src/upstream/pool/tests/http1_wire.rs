@@ -83,9 +83,16 @@ pub(super) async fn text(body: Body) -> Result<String, BodyError> {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_goes_in_chunks_with_its_trailers() {
+async fn a_body_of_unknown_length_goes_in_chunks_with_its_trailers_if_they_pass() {
+    for passes in [true, false] {
+        goes_in_chunks(passes).await;
+    }
+}
+
+async fn goes_in_chunks(passes: bool) {
     let wire = Wire::start().await;
-    let (_manager, local) = local(wire.address, json!({}));
+    let options = json!({"http_protocol_options": {"enable_trailers": passes}});
+    let (_manager, local) = local(wire.address, options);
     let (sender, body) = channel();
     let sending = spawn_send(&local, body);
     let mut stream = wire.accept().await;
@@ -101,7 +108,8 @@ async fn a_body_of_unknown_length_goes_in_chunks_with_its_trailers() {
     trailers.insert("content-length", "5".parse().unwrap());
     sender.send(Ok(http_body::Frame::trailers(trailers))).await.unwrap();
     drop(sender);
-    assert_eq!(read_until(&mut stream, "\r\n\r\n").await, "0\r\nx-sum: 1\r\n\r\n");
+    let end = if passes { "0\r\nx-sum: 1\r\n\r\n" } else { "0\r\n\r\n" };
+    assert_eq!(read_until(&mut stream, "\r\n\r\n").await, end);
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
     let (_, body) = sending.await.unwrap().unwrap();
     assert_eq!(text(body).await.unwrap(), "ok");

@@ -3,8 +3,8 @@
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::decode::Malformed;
-use super::encode::may_trail;
+use super::Malformed;
+use super::fields::may_trail;
 
 /// Bytes of chunk extensions in one body: they mean nothing to us, and must not feed us for ever.
 const MAX_EXTENSIONS: usize = 16 * 1024;
@@ -17,7 +17,7 @@ const MAX_TRAILER_FIELDS: usize = 100;
 
 /// Where in a chunked body the reader is.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     /// What is left of the chunk.
     left: u64,
@@ -43,7 +43,8 @@ enum State {
 
 /// What a call of [`Chunked::decode`] found.
 #[derive(Debug, PartialEq)]
-pub(super) enum Piece {
+pub enum Piece {
+    /// Bytes of a chunk.
     Data(Bytes),
     /// The end, with the trailers if there are any.
     End(Option<HeaderMap>),
@@ -53,7 +54,7 @@ pub(super) enum Piece {
 
 impl Chunked {
     /// Takes what it can use from the front of `input`.
-    pub(super) fn decode(&mut self, input: &mut Bytes) -> Result<Piece, Malformed> {
+    pub fn decode(&mut self, input: &mut Bytes) -> Result<Piece, Malformed> {
         loop {
             match self.state {
                 State::Data => {
