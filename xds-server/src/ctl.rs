@@ -153,7 +153,7 @@ impl Ctl {
             .body(Full::new(Bytes::from(body.map_or(String::new(), |body| body.to_string()))))
             .map_err(|error| error.to_string())?;
         let answer = timeout(PATIENCE, send(&api, request)).await;
-        let (good, document) = answer.map_err(|_| format!("{api}: no answer in time"))??;
+        let (good, document) = answer.map_err(|late| format!("{api}: no answer: {late}"))??;
         match (good, json) {
             (false, _) => Err(failure(&document)),
             (true, true) if document.is_null() => Ok(String::new()),

@@ -1,5 +1,6 @@
 //! What files become, and what is said of those that are wrong.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::translate::{Flavour, Made};
@@ -215,6 +216,8 @@ connection_pool: {disable_compression: true}
     let Translation { made, warnings } = translated(&text, Flavour::Envoy);
     let all = format!("{made:?}");
     assert!(!all.contains("nuncio"), "{all}");
+    // Envoy finds this one by its name alone.
+    assert!(all.contains("envoy.http.stateful_session.cookie"), "{all}");
     let keys: Vec<_> = warnings.iter().map(|warning| warning.field.as_str()).collect();
     for key in ["cache", "compression.exclude_paths", "compression.supported_encodings[1]"] {
         assert!(keys.contains(&key), "{key}: {keys:?}");
@@ -253,4 +256,40 @@ fn the_example_is_good_and_writes_the_defaults_out() {
     let short =
         format!("{first}load_balancer: {{}}\ncache: {{}}\nconnection_pool:\ncompression:\n");
     assert_eq!(made, self::made(&short));
+}
+
+#[test]
+fn what_the_page_shows_is_good() {
+    let page = include_str!("../../../docs/gateway-yaml.md");
+    let shown = page.lines().skip_while(|line| *line != "    listeners:");
+    let shown: String =
+        shown.map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+    let types: Vec<_> = made(&shown).iter().map(|made| made.ty).collect();
+    use ResourceType::{Cluster, Endpoint, Listener, Route};
+    assert_eq!(types, [Cluster, Endpoint, Listener, Route]);
+}
+
+proptest! {
+    #[test]
+    fn no_edit_of_a_good_file_makes_it_panic(
+        at in 0..10_000_usize,
+        gone in 0..20_usize,
+        put in prop::sample::select(vec![
+            "", "-1", "99999999999999999999", "null", "[]", "{}", "[{}]", "''", "\"é\"", ": ", "- ",
+            "\n", "1e400", "0x10", "~", "9999999999h", "100GB", "*", "http://[::1]:1", "&a ", "true",
+        ]),
+    ) {
+        let example = include_str!("../../../examples/gateway.yaml");
+        let (at, length) = (at % example.len(), example.len());
+        let text = format!("{}{put}{}", &example[..at], &example[(at + gone).min(length)..]);
+        if let Ok(document) = nuncio::proto::yaml::parse(&text) {
+            let file = GatewayFile::read(Path::new("gateway.yaml"), document);
+            for flavour in [Flavour::Nuncio, Flavour::Envoy] {
+                let _ = file.as_ref().map(|file| {
+                    let made = file.translate(flavour, &Overlay::none()).map(|t| t.made);
+                    made.map(|made| file.items(made))
+                });
+            }
+        }
+    }
 }

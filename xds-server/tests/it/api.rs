@@ -169,8 +169,7 @@ async fn what_an_edit_of_the_file_could_not_be_is_refused() {
     assert_eq!(server.get("/snapshot").await, before);
 
     folder.write("gateway.yaml", "listeners: []\n");
-    let (status, document) =
-        call(&server, &format!("{post}"), json!({ "url": "http://x:1" })).await;
+    let (status, document) = call(&server, &post, json!({ "url": "http://x:1" })).await;
     assert_eq!(status, 409, "{document}");
     assert!(document["error"].as_str().unwrap().contains("gateway file is bad"), "{document}");
 }

@@ -9,6 +9,8 @@ use crate::gateway::reader::Reader;
 const COMPRESSOR: &str = "envoy.extensions.filters.http.compressor.v3.Compressor";
 const DECOMPRESSOR: &str = "envoy.extensions.filters.http.decompressor.v3.Decompressor";
 const STATEFUL: &str = "envoy.extensions.filters.http.stateful_session.v3.StatefulSession";
+/// Found by this name, whatever its type is.
+const COOKIE_NAME: &str = "envoy.http.stateful_session.cookie";
 const COOKIE: &str = "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
 
 pub(super) fn connections(reader: &mut Reader<'_>) {
@@ -58,7 +60,7 @@ pub(super) fn compression(compression: &Compression, reader: &mut Reader<'_>) ->
             let off =
                 json!({ "default_value": false, "runtime_key": "gateway.response_decompression" });
             let fields = json!({
-                "decompressor_library": extension(library, &kind, json!({})),
+                "decompressor_library": extension(&named(library, "decompressor"), &kind, json!({})),
                 "request_direction_config": { "advertise_accept_encoding": false },
                 "response_direction_config": { "common_config": { "enabled": off } },
             });
@@ -79,7 +81,7 @@ fn compressor(compression: &Compression, coding: Coding, library: &str) -> Value
     };
     let kind = format!("envoy.extensions.compression.{library}.compressor.v3.{}", title(library));
     let fields = json!({
-        "compressor_library": extension(library, &kind, settings),
+        "compressor_library": extension(&named(library, "compressor"), &kind, settings),
         "response_direction_config": { "common_config": {
             "min_content_length": compression.min_size.0,
             "content_type": compression.content_types,
@@ -97,6 +99,10 @@ fn library(coding: Coding) -> Option<&'static str> {
     }
 }
 
+fn named(library: &str, what: &str) -> String {
+    format!("envoy.compression.{library}.{what}")
+}
+
 fn title(library: &str) -> String {
     let (first, rest) = library.split_at(1);
     format!("{}{rest}", first.to_ascii_uppercase())
@@ -111,6 +117,6 @@ pub(super) fn session(sessions: &StickySessions, reader: &mut Reader<'_>) -> Val
     let cookie = json!({ "cookie": {
         "name": sessions.cookie_name, "path": "/", "ttl": seconds(sessions.duration.0),
     } });
-    let fields = json!({ "session_state": extension("cookie", COOKIE, cookie) });
+    let fields = json!({ "session_state": extension(COOKIE_NAME, COOKIE, cookie) });
     extension("session", STATEFUL, fields)
 }
