@@ -14,6 +14,7 @@
 //! [`story`] has the verbs, `$one`, `$two` and `$three` stand for a service `s` of so many instances and a
 //! route to it, and a file without listeners gets one.
 
+mod changes;
 mod format;
 mod story;
 mod world;

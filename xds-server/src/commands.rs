@@ -55,7 +55,7 @@ impl Command {
         match self {
             Self::Check { file, which } => {
                 let checked = checked(&file, &which)?;
-                say(&format!("{}: good, {}\n", file.display(), checked.summary()))
+                say(&format!("{}: good: {}\n", file.display(), checked.summary()))
             }
             Self::Explain { file, which } => say(&checked(&file, &which)?.explain()),
             Self::Schema => say(&schema()),

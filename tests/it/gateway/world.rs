@@ -3,13 +3,16 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use nuncio_xds_server::api::Access;
 use nuncio_xds_server::gateway::Flavour;
 use nuncio_xds_server::{GatewaySource, ManagementServer};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::resources::{dynamic_delta, with};
-use crate::harness::{Origin, Proxy, ProxyBuilder};
+use crate::harness::{Origin, Proxy, ProxyBuilder, request};
+
+const TOKEN: &str = "s3cret";
 
 pub(super) const ORIGINS: [&str; 3] = ["a", "b", "c"];
 
@@ -55,6 +58,16 @@ impl World {
         &self.running.as_ref().unwrap().0
     }
 
+    /// Asks the API of the management server, which must agree.
+    pub(super) async fn api(&self, method: &str, path: &str, body: &str) {
+        let address = self.management().api_address().unwrap();
+        let token = format!("Bearer {TOKEN}");
+        let headers = [("authorization", token.as_str())];
+        let body = self.fill(body);
+        let answer = request(address, method, path, &headers, body.as_bytes()).await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {}", answer.text());
+    }
+
     /// A text with what stands for addresses replaced.
     pub(super) fn fill(&self, text: &str) -> String {
         let mut text = text.to_owned();
@@ -88,8 +101,12 @@ impl World {
     /// Starts the server and a proxy of one worker, in zone `near`.
     pub(super) async fn start(&mut self) -> Result<(), String> {
         let file = self.files.path().join("gateway.yaml");
+        let token = self.files.path().join("token");
+        std::fs::write(&token, TOKEN).unwrap();
         let source = GatewaySource::new(file, Flavour::Nuncio).map_err(|p| p.to_string())?;
-        let server = ManagementServer::builder().start(source).await.map_err(|e| e.to_string())?;
+        let access = Access::by_token_file(source.live(), &token).map_err(|p| p.to_string())?;
+        let builder = ManagementServer::builder().api("127.0.0.1:0", access);
+        let server = builder.start(source).await.map_err(|e| e.to_string())?;
         let mut bootstrap = dynamic_delta(server.xds_address());
         let zone = |zone: &str, port: u16| {
             let address =

@@ -1,6 +1,6 @@
 //! The API that changes instances while they are served: HTTP with JSON and a bearer token.
 //!
-//! What it can is one table, [`operations::OPERATIONS`]: requests are dispatched by it, and the OpenAPI
+//! What it can is one table, `operations::OPERATIONS`: requests are dispatched by it, and the OpenAPI
 //! document is made from it.
 
 mod document;

@@ -48,12 +48,12 @@ impl Checked {
         yaml_of(&Value::Object(types))
     }
 
-    /// How many resources it becomes, as `2 clusters, 1 listeners`.
+    /// How many resources of each type it becomes: `clusters 2, listeners 1`.
     pub fn summary(&self) -> String {
         let count = |ty: ResourceType| self.made.iter().filter(|made| made.ty == ty).count();
         let counts = ResourceType::ALL.map(|ty| (count(ty), ty.key()));
         let counts = counts.iter().filter(|(count, _)| *count > 0);
-        counts.map(|(count, key)| format!("{count} {key}")).collect::<Vec<_>>().join(", ")
+        counts.map(|(count, key)| format!("{key} {count}")).collect::<Vec<_>>().join(", ")
     }
 
     /// What proxies that have `old` receive, a line for each resource and each field that changed.

@@ -131,7 +131,7 @@ fn a_check_tells_every_error_and_its_exit_code_says_so() {
     let (_, good) = path(&folder, "good.yaml");
     let checked = run(&["check", &good]);
     assert!(checked.status.success());
-    let expected = format!("{good}: good, 1 clusters, 1 endpoints, 1 listeners, 1 routes\n");
+    let expected = format!("{good}: good: clusters 1, endpoints 1, listeners 1, routes 1\n");
     assert_eq!(text(&checked.stdout), expected);
 
     let (_, bad) = path(&folder, "bad.yaml");
