@@ -12,7 +12,7 @@ use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault};
 use crate::filter::discovery::Extension;
 use crate::filter::registry::compile_override;
-use crate::listener::{self, ListenerConfig};
+use crate::listener::{self, ListenerConfig, NodeName};
 use crate::proto::audit::{self, Audit};
 use crate::proto::envoy::config::cluster::v3 as cluster;
 use crate::proto::envoy::config::core::v3 as core;
@@ -46,7 +46,12 @@ impl Compilers {
             ..Default::default()
         };
         let runtime = Arc::<Runtime>::default();
-        let listener = listener::CompileContext { telemetry, sinks, runtime: Arc::clone(&runtime) };
+        let listener = listener::CompileContext {
+            telemetry,
+            sinks,
+            runtime: Arc::clone(&runtime),
+            node: NodeName::default(),
+        };
         Self { upstream: Arc::new(upstream), listener: Arc::new(listener), runtime }
     }
 
@@ -57,6 +62,13 @@ impl Compilers {
         self.listener =
             Arc::new(listener::CompileContext { runtime: Arc::clone(&runtime), ..listener });
         Self { runtime, ..self }
+    }
+
+    /// The same for a proxy that has a name.
+    #[must_use]
+    pub fn named(mut self, node: NodeName) -> Self {
+        self.listener = Arc::new(listener::CompileContext { node, ..(*self.listener).clone() });
+        self
     }
 
     /// The same for a proxy that knows where it runs.

@@ -54,6 +54,9 @@ pub enum BodyError {
     /// It could not be encoded or decoded, or came out of its coding too large.
     #[error("the body's content coding failed: {0}")]
     Coding(#[from] coding::Error),
+    /// It is said to be in base64, and is not.
+    #[error("the body is not in base64")]
+    Base64,
 }
 
 impl BodyError {

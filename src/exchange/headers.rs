@@ -9,6 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `X-Forwarded-Proto`: the scheme the client used.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// An extension of a request's head: to its upstream it has the scheme of the connection it is sent on, not that
+/// of the client's, which `X-Forwarded-Proto` says.
+#[derive(Debug, Clone, Copy)]
+pub struct SchemeOfUpstream;
+
 /// `X-Request-Id`: a UUID that follows the request through every hop.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client's address as the edge saw it.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Response, ResponseFlag, ResponseHead, StreamInfo};
+use super::{Response, ResponseFlag, ResponseHead, StreamInfo, grpc};
 
 /// Set when a circuit breaker refused the request.
 pub const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -15,46 +15,14 @@ pub const X_ENVOY_DROP_OVERLOAD: HeaderName = HeaderName::from_static("x-envoy-d
 
 /// Says an answer as gRPC does: the status in a trailer, which stands in the only head there is
 /// (gRPC over HTTP/2, `Trailers-Only`).
-fn speak_grpc(head: &mut ResponseHead, status: u16, text: Bytes) {
+fn speak_grpc(head: &mut ResponseHead, status: u16, text: &[u8]) {
     head.status = StatusCode::OK;
     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    head.headers.insert(GRPC_STATUS, HeaderValue::from(status));
-    if !text.is_empty()
-        && let Ok(message) = HeaderValue::from_str(&percent_encoded(&text))
-    {
-        head.headers.insert(GRPC_MESSAGE, message);
-    }
-}
-
-/// The gRPC status that says the same (gRPC's `http-grpc-status-mapping`).
-fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
-}
-
-fn percent_encoded(text: &[u8]) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text {
-        match byte {
-            b'%' => encoded.push_str("%25"),
-            b' '..=b'~' => encoded.push(char::from(*byte)),
-            other => encoded.push_str(&format!("%{other:02X}")),
-        }
-    }
-    encoded
+    grpc::say_status(&mut head.headers, status, text);
 }
 
 /// What a client of gRPC is told whose deadline has passed.
 const GRPC_DEADLINE_EXCEEDED: u16 = 4;
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What a connection manager makes of answers of our own.
 pub trait LocalReplyForm: Send + Sync + 'static {
@@ -301,8 +269,8 @@ impl LocalReply {
             form.apply(&mut head, &mut body, &mut stream);
         }
         if stream.is_grpc {
-            let status = self.grpc_status.unwrap_or_else(|| grpc_status(head.status));
-            speak_grpc(&mut head, status, std::mem::take(&mut body));
+            let status = self.grpc_status.unwrap_or_else(|| grpc::status_of(head.status));
+            speak_grpc(&mut head, status, &std::mem::take(&mut body));
         }
         if !body.is_empty() {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));

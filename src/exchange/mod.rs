@@ -10,6 +10,7 @@
 
 pub mod body;
 pub mod deadline;
+pub mod grpc;
 pub mod grpc_timeout;
 pub mod headers;
 pub mod interim;

@@ -219,6 +219,8 @@ pub struct StreamInfo {
     pub request_body: Option<Arc<BodyProgress>>,
     /// The request is one of gRPC, and its answer has to be one.
     pub is_grpc: bool,
+    /// The client is within, and may say what those outside may not.
+    pub is_internal: bool,
     /// How answers of our own look, if not as they are.
     pub local_replies: Option<Arc<dyn LocalReplyForm>>,
     /// The text of the answer of our own that this exchange had, if its form reads it.
@@ -272,6 +274,7 @@ impl StreamInfo {
             details: "",
             request_body: None,
             is_grpc: false,
+            is_internal: false,
             local_replies: None,
             local_reply_body: None,
             bytes_sent: 0,

@@ -113,6 +113,9 @@ impl Filter for Buffer {
                 };
                 Ok(reply.into_response(stream))
             }
+            Err(BodyError::Base64) => {
+                Ok(LocalReply::bad_request(BodyError::UNDECODABLE).into_response(stream))
+            }
             Err(
                 BodyError::Connection(_)
                 | BodyError::Io(_)

@@ -106,7 +106,8 @@ fn compile(mutations: proto::Mutations) -> Result<Mutations, Errors> {
     Ok(Mutations { request, response, response_reads_request })
 }
 
-fn compile_one(mutation: &rules::HeaderMutation) -> Result<HeaderLevel, Errors> {
+/// One change of one header.
+pub(crate) fn compile_one(mutation: &rules::HeaderMutation) -> Result<HeaderLevel, Errors> {
     use rules::header_mutation::Action;
     match &mutation.action {
         None => Err(Fault::Required.into()),

@@ -13,6 +13,7 @@ pub mod cache;
 pub mod chain;
 pub mod compression;
 pub mod discovery;
+pub mod grpc_web;
 mod head;
 pub mod header_mutation;
 pub mod kept;

@@ -10,8 +10,8 @@ use prost_types::Any;
 use super::chain::{Entry, FilterChain, Gate};
 use super::discovery::Discovery;
 use super::{
-    FilterFactory, buffer, cache, compression, header_mutation, on_demand, router, session,
-    stateful_session,
+    FilterFactory, buffer, cache, compression, grpc_web, header_mutation, on_demand, router,
+    session, stateful_session,
 };
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::effective_type;
@@ -64,7 +64,7 @@ pub struct OverrideRegistration {
     pub compile: fn(&Any) -> Result<Arc<dyn StdAny + Send + Sync>, Errors>,
 }
 
-static FILTERS: [Registration; 12] = [
+static FILTERS: [Registration; 13] = [
     buffer::REGISTRATION,
     cache::REGISTRATION,
     cache::ENVOYS,
@@ -72,6 +72,7 @@ static FILTERS: [Registration; 12] = [
     compression::REGISTRATION,
     compression::COMPRESSOR,
     compression::DECOMPRESSOR,
+    grpc_web::REGISTRATION,
     header_mutation::REGISTRATION,
     on_demand::REGISTRATION,
     session::REGISTRATION,

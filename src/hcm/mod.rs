@@ -19,10 +19,12 @@ mod date;
 mod exchange;
 mod http1;
 mod local_reply;
+mod proxy_status;
 mod request;
 mod respond;
 mod sane;
 pub mod stats;
+mod trust;
 
 use std::sync::{Arc, Weak};
 

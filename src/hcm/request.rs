@@ -44,7 +44,7 @@ pub(super) fn begin(
         return Err(Box::new(reply.into_response(stream)));
     }
     if let Some(table) = hcm.table.load_full() {
-        if config.use_remote_address {
+        if !stream.is_internal {
             // The client is outside: these headers are for our own side to set.
             for name in table.internal_only_headers() {
                 head.headers.remove(name);

@@ -54,6 +54,9 @@ pub(super) fn finish(
             }
         }
     }
+    if let Some(status) = &config.proxy_status {
+        status.apply(&mut head, &stream);
+    }
     config.stats.count_response(head.status);
     stream.status = Some(head.status);
     if config.access_logs.needs_response_headers() {

@@ -1,5 +1,4 @@
-//! A request's head made sane: authority and path in one form and one place, what does not pass removed,
-//! and what is known of the client said.
+//! A request's head made sane: authority and path in one form and one place, and what does not pass removed.
 
 use bytes::Bytes;
 use http::header::{COOKIE, EXPECT, HOST, LOCATION};
@@ -8,10 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::HcmConfig;
 use super::client::detect;
+use super::compile::Http1Options;
 use super::stats::HttpStats;
+use super::trust::{self, Trust, X_FORWARDED_CLIENT_CERT};
 use crate::exchange::headers::{
-    X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop,
-    strip_hop_by_hop,
+    SchemeOfUpstream, X_FORWARDED_PROTO, X_REQUEST_ID, is_hop_by_hop, strip_hop_by_hop,
 };
 use crate::exchange::path::Normal;
 use crate::exchange::{LocalReply, RequestHead, StreamInfo};
@@ -33,10 +33,10 @@ pub(super) fn make_sane(
     if head.method == Method::CONNECT {
         return Err(LocalReply::route_not_found());
     }
-    settle_authority(head)?;
+    settle_authority(head, &config.http1)?;
     config.host.apply(&mut head.headers, stream.downstream.local.port());
     settle_path(head, config)?;
-    let seen = Seen::of(&head.headers);
+    let mut seen = Seen::of(&head.headers);
     if seen.bytes > config.max_request_headers_bytes as usize {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(LocalReply::new(status, "request_headers_too_large", ""));
@@ -47,6 +47,10 @@ pub(super) fn make_sane(
     if seen.underscore {
         config.underscores.apply(&mut head.headers, &config.stats)?;
     }
+    if !config.early_mutations.is_empty() {
+        config.early_mutations.iter().for_each(|mutation| mutation.apply_to_request(head, stream));
+        seen = Seen::of(&head.headers);
+    }
     if seen.hop_by_hop {
         strip_hop_by_hop(&mut head.headers);
     }
@@ -55,18 +59,24 @@ pub(super) fn make_sane(
         head.headers.remove(EXPECT);
     }
     stream.client = detect(&config.detections, &head.headers)?;
-    forwarded(&mut head.headers, &seen, config, stream);
-    if config.generate_request_id
-        && (!seen.request_id || config.use_remote_address && !config.preserve_external_request_id)
-    {
+    let trust = trust::say(&mut head.headers, &seen, config, stream);
+    if config.match_upstream_scheme {
+        head.extensions.insert(SchemeOfUpstream);
+    }
+    let renews = trust == Trust::Edge && !config.preserve_external_request_id;
+    if config.generate_request_id && (!seen.request_id || renews) {
         head.headers.insert(X_REQUEST_ID, request_id(rand::random()));
     }
     Ok(())
 }
 
 /// Afterwards the target is a path, and the authority stands in `Host` alone.
-fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
+fn settle_authority(head: &mut RequestHead, http1: &Http1Options) -> Result<(), LocalReply> {
     if head.uri.authority().is_some() {
+        if head.version <= http::Version::HTTP_11 && !http1.allow_absolute_url {
+            // To whoever knows nothing but paths it is one that no route has.
+            return Err(LocalReply::route_not_found());
+        }
         let uri = std::mem::take(&mut head.uri).into_parts();
         if let Some(authority) = uri.authority {
             let host = HeaderValue::from_str(authority.as_str())
@@ -81,7 +91,12 @@ fn settle_authority(head: &mut RequestHead) -> Result<(), LocalReply> {
         (Some(host), None) if is_authority(host.as_bytes()) => Ok(()),
         (Some(host), None) if !host.is_empty() => Err(LocalReply::bad_request("invalid_authority")),
         // HTTP/1.0 requests may come without; routes then match `*` only.
-        (None, _) if head.version < http::Version::HTTP_11 => Ok(()),
+        (None, _) if head.version < http::Version::HTTP_11 => {
+            if let Some(host) = &http1.default_host_for_http_10 {
+                head.headers.insert(HOST, host.clone());
+            }
+            Ok(())
+        }
         (Some(_), Some(_)) => Err(LocalReply::bad_request("duplicate_host")),
         _ => Err(LocalReply::bad_request("missing_host_header")),
     }
@@ -225,16 +240,17 @@ fn is_authority(text: &[u8]) -> bool {
 
 /// What one glance at the headers found, so that nothing is removed blindly.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Of names and values together.
     bytes: usize,
     cookies: usize,
     hop_by_hop: bool,
     underscore: bool,
     expect: bool,
-    envoy: bool,
+    pub(super) envoy: bool,
     request_id: bool,
-    forwarded_proto: bool,
+    pub(super) forwarded_proto: bool,
+    pub(super) client_cert: bool,
 }
 
 impl Seen {
@@ -248,6 +264,7 @@ impl Seen {
                 seen.envoy |= text.starts_with("x-envoy-");
                 seen.request_id |= text == X_REQUEST_ID.as_str();
                 seen.forwarded_proto |= text == X_FORWARDED_PROTO.as_str();
+                seen.client_cert |= text == X_FORWARDED_CLIENT_CERT.as_str();
             } else {
                 seen.hop_by_hop |= is_hop_by_hop(name);
                 seen.expect |= *name == EXPECT;
@@ -265,69 +282,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(all.join(&b"; "[..]))) {
         headers.insert(COOKIE, joined);
     }
-}
-
-/// Names that only trusted callers may set; requests from outside lose them.
-const INTERNAL_ONLY: [&str; 20] = [
-    "x-envoy-decorator-operation",
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-external-address",
-    "x-envoy-force-trace",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-internal",
-    "x-envoy-ip-tags",
-    "x-envoy-is-timeout-retry",
-    "x-envoy-max-retries",
-    "x-envoy-original-path",
-    "x-envoy-original-url",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
-];
-
-/// `X-Forwarded-*` and the client's address.
-fn forwarded(headers: &mut HeaderMap, seen: &Seen, config: &HcmConfig, stream: &StreamInfo) {
-    let scheme = HeaderValue::from_static("http");
-    if config.append_forwarded_for {
-        append_forwarded_for(headers, &stream.downstream.remote_ip);
-    }
-    if !config.use_remote_address {
-        if !seen.forwarded_proto {
-            headers.insert(X_FORWARDED_PROTO, scheme);
-        }
-        return;
-    }
-    if seen.envoy {
-        INTERNAL_ONLY.iter().for_each(|name| {
-            headers.remove(*name);
-        });
-    }
-    // Behind trusted proxies the first of them knows the scheme; at the edge nobody does but us.
-    if config.xff_num_trusted_hops == 0 || !seen.forwarded_proto {
-        headers.insert(X_FORWARDED_PROTO, scheme);
-    }
-    headers.insert(X_ENVOY_EXTERNAL_ADDRESS, stream.remote_ip().clone());
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, remote: &HeaderValue) {
-    let appended = headers.get(X_FORWARDED_FOR).map(|list| {
-        let mut text = Vec::with_capacity(list.len() + 1 + remote.len());
-        text.extend_from_slice(list.as_bytes());
-        text.push(b',');
-        text.extend_from_slice(remote.as_bytes());
-        HeaderValue::from_maybe_shared(Bytes::from(text))
-    });
-    match appended {
-        None => headers.insert(X_FORWARDED_FOR, remote.clone()),
-        Some(Ok(value)) => headers.insert(X_FORWARDED_FOR, value),
-        Some(Err(_)) => None,
-    };
 }
 
 /// A random UUID (RFC 9562 section 5.4) as text.
@@ -360,15 +314,6 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_is_appended_to_the_chain_of_clients() {
-        let mut headers = HeaderMap::new();
-        let remote = HeaderValue::from_static("10.0.0.1");
-        append_forwarded_for(&mut headers, &remote);
-        append_forwarded_for(&mut headers, &remote);
-        assert_eq!(headers[X_FORWARDED_FOR], "10.0.0.1,10.0.0.1");
-    }
-
-    #[test]
     fn the_authority_ends_in_host_alone() {
         let head = |uri: &str, host: &[&str]| {
             let mut head = http::Request::get(uri).body(()).unwrap().into_parts().0;
@@ -377,8 +322,13 @@ mod tests {
             }
             head
         };
+        let http1 = Http1Options {
+            accept_http_10: false,
+            default_host_for_http_10: None,
+            allow_absolute_url: true,
+        };
         let mut absolute = head("http://a.test/x?y", &["b.test"]);
-        settle_authority(&mut absolute).unwrap();
+        settle_authority(&mut absolute, &http1).unwrap();
         assert_eq!(
             (absolute.uri.to_string(), &absolute.headers[HOST]),
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
@@ -387,11 +337,11 @@ mod tests {
         settle_authority(&mut bare).unwrap();
         assert_eq!(bare.uri.path_and_query().unwrap().as_str(), "/?y");
         for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
-            assert!(settle_authority(&mut head("/", &[host])).is_ok(), "{host}");
+            assert!(settle_authority(&mut head("/", &[host]), &http1).is_ok(), "{host}");
         }
         let not_one = [&["a/b"][..], &["a?b"], &["a#b"], &["a b"], &["a\\b"], &["\u{e1}"]];
         for hosts in not_one.into_iter().chain([&[][..], &["a", "b"], &[""]]) {
-            assert!(settle_authority(&mut head("/", hosts)).is_err(), "{hosts:?}");
+            assert!(settle_authority(&mut head("/", hosts), &http1).is_err(), "{hosts:?}");
         }
     }
 

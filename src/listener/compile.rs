@@ -15,7 +15,7 @@ use crate::proto::envoy::config::core::v3::{TransportSocket, transport_socket};
 use crate::proto::envoy::config::listener::v3 as proto;
 use crate::telemetry::Scope;
 
-pub use crate::hcm::compile::CompileContext;
+pub use crate::hcm::compile::{CompileContext, NodeName};
 
 const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use socket2::Socket;
 
-pub use compile::{CompileContext, ListenerConfig, compile};
+pub use compile::{CompileContext, ListenerConfig, NodeName, compile};
 pub use worker::Listeners;
 
 use crate::config::Fault;

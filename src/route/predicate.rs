@@ -12,6 +12,8 @@ pub(super) struct Predicates {
     pub(super) query: Box<[QueryMatcher]>,
     /// Only gRPC requests match.
     pub(super) grpc: bool,
+    /// Only requests whose client showed a certificate match: none does, since TLS is terminated elsewhere.
+    pub(super) certificate: bool,
     /// Only so many of the requests match.
     pub(super) fraction: Option<Fraction>,
 }
@@ -20,6 +22,7 @@ impl Predicates {
     /// Whether all conditions hold. `random` is the request's own: the same whenever it is called.
     pub(super) fn match_all(&self, head: &RequestHead, random: impl FnOnce() -> u64) -> bool {
         self.fraction.is_none_or(|fraction| fraction.admits(random()))
+            && !self.certificate
             && (!self.grpc || is_grpc(&head.headers))
             && self.headers.iter().all(|header| header.matches(head))
             && self.query.iter().all(|query| query.matches(head.uri.query().unwrap_or("")))

@@ -34,6 +34,7 @@ use crate::control::{self, Compilers, Control, First, LastGood};
 use crate::filter::cache::SharedCache;
 use crate::filter::kept::Kept;
 use crate::filter::on_demand::{self, Asker};
+use crate::listener::NodeName;
 use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
@@ -130,6 +131,10 @@ impl Builder {
         let options = control::Options {
             compilers: Compilers::new(telemetry.clone(), sinks.clone())
                 .in_zone(zone)
+                .named(NodeName {
+                    id: bootstrap.node.id.as_str().into(),
+                    cluster: bootstrap.node.cluster.as_str().into(),
+                })
                 .with_runtime(Arc::clone(&bootstrap.runtime)),
             grpc: bootstrap.grpc,
             ads: bootstrap

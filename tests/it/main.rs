@@ -24,6 +24,8 @@ mod ecds;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]
+mod grpc_web;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod hedging;
@@ -31,6 +33,8 @@ mod hedging;
 mod hostile;
 #[cfg(test)]
 mod http_clients;
+#[cfg(test)]
+mod http_early;
 #[cfg(test)]
 mod http_faults;
 #[cfg(test)]
@@ -41,6 +45,8 @@ mod http_h2;
 mod http_limits;
 #[cfg(test)]
 mod http_paths;
+#[cfg(test)]
+mod http_trust;
 #[cfg(test)]
 mod last_good;
 #[cfg(test)]

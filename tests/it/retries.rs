@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::resources::{assignment, dynamic_sotw};
 use crate::harness::resources::{
-    bootstrap, eds_cluster, hcm, listener, listener_of, route, static_cluster, with,
+    bootstrap, eds_cluster, from_within, hcm, listener, listener_of, route, static_cluster, table,
+    with,
 };
 use crate::harness::{Ending, Http1, Kind, Origin, Plane, Proxy, Script, get, request};
 
@@ -41,7 +42,8 @@ fn when_told() -> Value {
 async fn in_front_of(origins: &[&Origin], route: Value) -> Proxy {
     let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
     let cluster = static_cluster("one", &addresses);
-    Proxy::with(bootstrap(&[listener("in", &[route])], &[cluster])).await
+    let manager = hcm(json!({ "route_config": table("local", &[route]) }), from_within());
+    Proxy::with(bootstrap(&[listener_of("in", manager)], &[cluster])).await
 }
 
 #[tokio::test]

@@ -53,6 +53,24 @@ async fn a_template_names_parts_of_the_path() {
 }
 
 #[tokio::test]
+async fn no_client_here_has_shown_a_certificate() {
+    let origin = Origin::http1("one").await;
+    let tls = |path: &str, options: Value| json!({ "match": { "prefix": path, "tls_context": options }, "route": { "cluster": "one" } });
+    let routes = [
+        tls("/presented", json!({ "presented": true })),
+        tls("/validated", json!({ "presented": false, "validated": true })),
+        tls("/bare", json!({ "presented": false, "validated": false })),
+        tls("/any", json!({})),
+    ];
+    let proxy = in_front_of(&origin, &routes).await;
+    let mut client = Http1::connect(proxy.listener("in").await).await;
+    for (path, status) in [("/presented", 404), ("/validated", 404), ("/bare", 200), ("/any", 200)]
+    {
+        assert_eq!(client.get(path).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn runtime_keys_of_the_bootstrap_go_before_shares() {
     let origin = Origin::http1("one").await;
     let share = |key: &str, percent: u32| {

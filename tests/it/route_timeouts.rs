@@ -4,14 +4,15 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::harness::resources::{
-    bootstrap, filter, hcm, listener, listener_of, over_http2, route, static_cluster, table, to,
-    with,
+    bootstrap, filter, from_within, hcm, listener, listener_of, over_http2, route, static_cluster,
+    table, to, with,
 };
 use crate::harness::{Http1, Http2, Origin, Proxy, Script, get, request};
 
 async fn in_front_of(origin: &Origin, routes: &[Value]) -> Proxy {
     let cluster = static_cluster("one", &[origin.address]);
-    Proxy::with(bootstrap(&[listener("in", routes)], &[cluster])).await
+    let manager = hcm(json!({ "route_config": table("local", routes) }), from_within());
+    Proxy::with(bootstrap(&[listener_of("in", manager)], &[cluster])).await
 }
 
 fn long(most: &str) -> Value {
@@ -111,8 +112,11 @@ async fn the_proxy_before_may_say_how_long() {
     );
     let routes = || json!({ "route_config": table("t", &[to("one")]) });
     let listeners = [
-        listener_of("respects", hcm(routes(), json!({ "http_filters": [respectful] }))),
-        listener_of("sets", hcm(routes(), json!({}))),
+        listener_of(
+            "respects",
+            hcm(routes(), with(from_within(), json!({ "http_filters": [respectful] }))),
+        ),
+        listener_of("sets", hcm(routes(), from_within())),
     ];
     let cluster = static_cluster("one", &[origin.address]);
     let proxy = Proxy::with(bootstrap(&listeners, &[cluster])).await;

@@ -3,11 +3,15 @@
 use http::StatusCode;
 use prost::Name;
 
+use crate::config::address_range::AddressRange;
 use crate::config::matcher::header_name;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::hcm::client::Detection;
 use crate::proto::any::{UnpackError, effective_type, unpack};
 use crate::proto::envoy::config::core::v3::TypedExtensionConfig;
+use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    self, InternalAddressConfig,
+};
 use crate::proto::envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
 use crate::proto::envoy::extensions::http::original_ip_detection::xff::v3::XffConfig;
 use crate::proto::envoy::r#type::v3::HttpStatus;
@@ -47,6 +51,28 @@ pub(super) fn compile(
     errors.finish()?;
     let appends = compiled.iter().any(|(_, appends)| *appends);
     Ok((compiled.into_iter().map(|(detection, _)| detection).collect(), appends))
+}
+
+/// Addresses of clients that are within.
+pub(super) fn internal(config: &InternalAddressConfig) -> Result<Box<[AddressRange]>, Errors> {
+    let InternalAddressConfig { cidr_ranges } = config;
+    let mut errors = Errors::new();
+    let ranges = errors.each("cidr_ranges", cidr_ranges, AddressRange::compile);
+    errors.finish()?;
+    Ok(ranges.into())
+}
+
+/// Whether what a client says of certificates passes, where it showed none. TLS is terminated elsewhere, so that
+/// is everywhere.
+pub(super) fn forward_certificates(details: i32) -> Result<bool, Errors> {
+    use http_connection_manager::ForwardClientCertDetails as Details;
+    Ok(match fields::enumeration(details)? {
+        Details::Sanitize
+        | Details::ForwardOnly
+        | Details::AppendForward
+        | Details::SanitizeSet => false,
+        Details::AlwaysForwardOnly => true,
+    })
 }
 
 /// One detection, and whether it appends to `X-Forwarded-For`.

@@ -1,7 +1,10 @@
 //! `HttpConnectionManager` to [`HcmConfig`].
 
 mod client;
+mod early;
+mod form;
 mod local_reply;
+mod named;
 mod protocols;
 
 use std::sync::Arc;
@@ -12,17 +15,20 @@ use http::HeaderValue;
 use self::protocols::{compile_common, compile_http1, compile_http2};
 use super::client::Detection;
 use super::local_reply::LocalReplies;
-use super::sane::{HostPolicy, StripPort, Underscores};
+use super::proxy_status::ProxyStatus;
+use super::sane::{HostPolicy, Underscores};
 use super::stats::HttpStats;
+use super::trust::UserAgent;
+use crate::config::address_range::AddressRange;
 use crate::config::runtime::Runtime;
 use crate::config::source::{self, ConfigSource};
 use crate::config::{Errors, Fault, OrFault, fields};
-use crate::exchange::path::{EscapedSlashes, PathPolicy};
+use crate::exchange::path::PathPolicy;
 use crate::filter::chain::FilterChain;
 use crate::filter::registry;
 use crate::http1::case::NameFormat;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
-use crate::route::{self, RouteTable};
+use crate::route::{self, HeaderLevel, RouteTable};
 use crate::telemetry::access_log::{AccessLogs, Sinks};
 use crate::telemetry::{Scope, Telemetry};
 
@@ -65,6 +71,22 @@ pub struct HcmConfig {
     pub append_forwarded_for: bool,
     /// Where the client's address is looked for.
     pub detections: Box<[Detection]>,
+    /// What is changed of every request before its route is looked for.
+    pub early_mutations: Box<[HeaderLevel]>,
+    /// The scheme of every request, if it is not for its client to say.
+    pub scheme: Option<HeaderValue>,
+    /// An upstream over HTTP/2 is told the scheme of its own connection, not that of the client's.
+    pub match_upstream_scheme: bool,
+    /// The listener's port is said in `X-Forwarded-Port`.
+    pub append_forwarded_port: bool,
+    /// `X-Forwarded-Client-Cert` passes though the client showed no certificate.
+    pub forward_client_cert: bool,
+    /// Addresses of clients that are within.
+    pub internal_addresses: Box<[AddressRange]>,
+    /// Whom services are told that requests come from.
+    pub user_agent: Option<UserAgent>,
+    /// What answers that something went wrong say of it.
+    pub proxy_status: Option<ProxyStatus>,
     /// Appended to `Via`.
     pub via: Option<HeaderValue>,
     /// The upstream is asked whether it wants the body of a request that expects to be told. Otherwise
@@ -118,7 +140,7 @@ pub struct RdsConfig {
 }
 
 /// Limits of HTTP/1.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Http1Options {
     /// Serve HTTP/1.0 as well.
     pub accept_http_10: bool,
@@ -129,6 +151,10 @@ pub struct Http1Options {
     pub chunked_length: bool,
     /// How names of headers are written: `header_key_format`.
     pub names: NameFormat,
+    /// Whom a request of HTTP/1.0 is for that does not say so.
+    pub default_host_for_http_10: Option<HeaderValue>,
+    /// Understand targets that are whole URLs.
+    pub allow_absolute_url: bool,
 }
 
 /// Limits of HTTP/2; absent values are the codec's.
@@ -183,6 +209,17 @@ pub struct CompileContext {
     pub sinks: Sinks,
     /// What goes before the defaults of fields that name a key.
     pub runtime: Arc<Runtime>,
+    /// Who we are.
+    pub node: NodeName,
+}
+
+/// `config.core.v3.Node`, as far as it is told to others.
+#[derive(Debug, Clone, Default)]
+pub struct NodeName {
+    /// `id`
+    pub id: Arc<str>,
+    /// `cluster`
+    pub cluster: Arc<str>,
 }
 
 /// Compiles a connection manager.
@@ -194,6 +231,7 @@ pub fn compile(
         codec_type,
         stat_prefix,
         http_filters,
+        add_user_agent,
         common_http_protocol_options,
         http_protocol_options,
         http2_protocol_options,
@@ -208,7 +246,9 @@ pub fn compile(
         use_remote_address,
         xff_num_trusted_hops,
         skip_xff_append,
+        forward_client_cert_details,
         via,
+        internal_address_config,
         proxy_100_continue,
         generate_request_id,
         preserve_external_request_id,
@@ -221,6 +261,10 @@ pub fn compile(
         strip_port_mode,
         local_reply_config,
         original_ip_detection_extensions,
+        scheme_header_transformation,
+        proxy_status_config,
+        append_x_forwarded_port,
+        early_header_mutation_extensions,
         route_specifier,
     } = message;
     let mut errors = Errors::new();
@@ -249,7 +293,7 @@ pub fn compile(
     let request = timer(request_timeout, "request_timeout", None);
     let request_headers = timer(request_headers_timeout, "request_headers_timeout", None);
     let drain = timer(drain_timeout, "drain_timeout", Some(Duration::from_secs(5)));
-    let escaped_slashes = escaped_slashes(path_with_escaped_slashes_action);
+    let escaped_slashes = form::escaped_slashes(path_with_escaped_slashes_action);
     let path = errors.take(escaped_slashes.at("path_with_escaped_slashes_action")).map(
         |escaped_slashes| PathPolicy {
             normalize: normalize_path.unwrap_or(false),
@@ -257,13 +301,29 @@ pub fn compile(
             escaped_slashes,
         },
     );
-    let strip_port = errors.take(strip_port(strip_matching_host_port, strip_port_mode));
+    let strip_port = errors.take(form::strip_port(strip_matching_host_port, strip_port_mode));
     let host = strip_port
         .map(|strip_port| HostPolicy { strip_port, strip_trailing_dot: strip_trailing_host_dot });
     let use_remote_address = use_remote_address.unwrap_or(false);
     let clients = client::Fields { use_remote_address, xff_num_trusted_hops, skip_xff_append };
     let clients = client::compile(clients, &original_ip_detection_extensions);
     let (detections, append_forwarded_for) = errors.take(clients).unwrap_or_default();
+    let forward_client_cert = errors.take(
+        client::forward_certificates(forward_client_cert_details).at("forward_client_cert_details"),
+    );
+    let internal = client::internal(&internal_address_config.unwrap_or_default());
+    let internal_addresses = errors.take(internal.at("internal_address_config"));
+    let user_agent = match add_user_agent {
+        Some(true) => errors.take(named::user_agent(&cx.node).at("add_user_agent")).flatten(),
+        Some(false) | None => None,
+    };
+    let proxy_status = proxy_status_config.and_then(|config| {
+        errors.take(named::proxy_status(config, &cx.node).at("proxy_status_config"))
+    });
+    let early_mutations = errors.take(early::compile(&early_header_mutation_extensions));
+    let scheme = scheme_header_transformation.unwrap_or_default();
+    let scheme = errors.take(early::scheme(scheme).at("scheme_header_transformation"));
+    let (scheme, match_upstream_scheme) = scheme.unwrap_or_default();
     let via = errors.take(optional_header(&via).at("via"));
     let local_replies = local_reply_config.as_ref();
     let local_replies = local_replies
@@ -301,6 +361,14 @@ pub fn compile(
         xff_num_trusted_hops,
         append_forwarded_for,
         detections,
+        early_mutations: early_mutations.unwrap_or_default(),
+        scheme,
+        match_upstream_scheme,
+        append_forwarded_port: append_x_forwarded_port,
+        forward_client_cert: forward_client_cert.unwrap_or_default(),
+        internal_addresses: internal_addresses.unwrap_or_default(),
+        user_agent,
+        proxy_status,
         via: via.flatten(),
         proxy_100_continue,
         generate_request_id: generate_request_id.unwrap_or(true),
@@ -370,32 +438,6 @@ fn compile_rds(rds: &proto::Rds) -> Result<RdsConfig, Errors> {
     match (name, source) {
         (Some(name), Some(source)) => Ok(RdsConfig { name, source }),
         _ => Err(errors),
-    }
-}
-
-fn escaped_slashes(action: i32) -> Result<EscapedSlashes, Errors> {
-    use proto::http_connection_manager::PathWithEscapedSlashesAction as Action;
-    Ok(match fields::enumeration(action)? {
-        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
-        Action::RejectRequest => EscapedSlashes::Reject,
-        Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
-        Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
-    })
-}
-
-fn strip_port(
-    matching: bool,
-    mode: Option<proto::http_connection_manager::StripPortMode>,
-) -> Result<StripPort, Errors> {
-    use proto::http_connection_manager::StripPortMode::StripAnyHostPort;
-    match (matching, mode) {
-        (true, Some(StripAnyHostPort(true))) => {
-            let fault = Fault::invalid("true", "strip_matching_host_port is set as well");
-            Err(Errors::from(fault).at("strip_any_host_port"))
-        }
-        (true, _) => Ok(StripPort::Matching),
-        (false, Some(StripAnyHostPort(true))) => Ok(StripPort::Any),
-        (false, _) => Ok(StripPort::Never),
     }
 }
 

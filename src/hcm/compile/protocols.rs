@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Http1Options, Http2Options, timeout};
+use super::{Http1Options, Http2Options, optional_header, timeout};
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::hcm::sane::Underscores;
 use crate::http1;
@@ -55,14 +55,19 @@ pub(super) fn compile_common(options: core::HttpProtocolOptions) -> Result<Commo
 
 pub(super) fn compile_http1(options: core::Http1ProtocolOptions) -> Result<Http1Options, Errors> {
     let core::Http1ProtocolOptions {
+        allow_absolute_url,
         accept_http_10,
+        default_host_for_http_10,
         header_key_format,
         enable_trailers,
         allow_chunked_length,
     } = options;
+    let default_host = optional_header(&default_host_for_http_10).at("default_host_for_http_10")?;
     let names = http1::compile::names(header_key_format.as_ref()).at("header_key_format")?;
     Ok(Http1Options {
         accept_http_10,
+        default_host_for_http_10: default_host,
+        allow_absolute_url: allow_absolute_url.unwrap_or(true),
         trailers: enable_trailers,
         chunked_length: allow_chunked_length,
         names,

@@ -26,6 +26,7 @@ pub(super) fn route_match(
         query_parameters,
         grpc,
         runtime_fraction,
+        tls_context,
         path_specifier,
     } = route_match;
     let mut errors = Errors::new();
@@ -40,14 +41,21 @@ pub(super) fn route_match(
         None => false,
         Some(proto::route_match::GrpcRouteMatchOptions {}) => true,
     };
+    let proto::route_match::TlsContextMatchOptions { presented, validated } =
+        tls_context.unwrap_or_default();
+    let certificate = presented == Some(true) || validated == Some(true);
     let runtime = shared.cx.runtime;
     let fraction = runtime_fraction.map(|fraction| runtime.fraction(&fraction)).transpose();
     let fraction = errors.take(fraction.at("runtime_fraction")).flatten();
     let (Some(matcher), true) = (path, errors.is_empty()) else { return Err(errors) };
     let fraction = fraction.filter(|fraction| !fraction.is_all());
-    let decides_alone =
-        header_matchers.is_empty() && query_matchers.is_empty() && !grpc && fraction.is_none();
-    let predicates = Predicates { headers: header_matchers, query: query_matchers, grpc, fraction };
+    let decides_alone = header_matchers.is_empty()
+        && query_matchers.is_empty()
+        && !grpc
+        && !certificate
+        && fraction.is_none();
+    let predicates =
+        Predicates { headers: header_matchers, query: query_matchers, grpc, certificate, fraction };
     let pattern = PathPattern { matcher, ignore_case: case_sensitive == Some(false) };
     Ok((pattern, (!decides_alone).then(|| Box::new(predicates))))
 }

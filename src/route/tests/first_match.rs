@@ -165,6 +165,7 @@ impl Rule {
                 runtime_key: String::new(),
             }),
             grpc: None,
+            tls_context: None,
         };
         let action = Some(ActionProto::Route(to_cluster(&cluster)));
         proto::Route { r#match: Some(route_match), action, ..Default::default() }

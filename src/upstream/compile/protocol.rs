@@ -171,8 +171,10 @@ fn common_options(
 
 fn http1_options(proto: &core::Http1ProtocolOptions) -> Result<Http1Settings, Errors> {
     let core::Http1ProtocolOptions {
-        // A matter of clients.
+        // Matters of clients.
+        allow_absolute_url: _,
         accept_http_10: _,
+        default_host_for_http_10: _,
         header_key_format,
         enable_trailers,
         allow_chunked_length,

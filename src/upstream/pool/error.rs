@@ -73,7 +73,7 @@ impl From<&BodyError> for RequestBodyError {
             BodyError::Late => Self::Late,
             BodyError::TooLarge { .. } => Self::TooLarge,
             BodyError::Coding(error) if error.is_too_large() => Self::TooLarge,
-            BodyError::Coding(_) => Self::Undecodable,
+            BodyError::Coding(_) | BodyError::Base64 => Self::Undecodable,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use crate::exchange::RequestHead;
+use crate::exchange::headers::{SchemeOfUpstream, X_FORWARDED_PROTO};
 use crate::upstream::breaker::Permit;
 use crate::upstream::host::Host;
 use crate::upstream::stats::ClusterStats;
@@ -48,13 +49,22 @@ pub(super) fn for_http2(head: &mut RequestHead) -> Result<(), UpstreamError> {
         parts.authority = Some(authority.map_err(|_invalid| UpstreamError::Protocol)?);
     }
     if parts.scheme.is_none() {
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme(head));
     }
     if parts.path_and_query.is_none() {
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
     }
     head.uri = Uri::from_parts(parts).map_err(|_no_authority| UpstreamError::Protocol)?;
     Ok(())
+}
+
+/// As in Envoy the client's, which `X-Forwarded-Proto` says; or that of the connection, which is in plain text.
+fn scheme(head: &RequestHead) -> Scheme {
+    let is_https = head.headers.get(X_FORWARDED_PROTO).is_some_and(|scheme| scheme == "https");
+    match is_https && head.extensions.get::<SchemeOfUpstream>().is_none() {
+        true => Scheme::HTTPS,
+        false => Scheme::HTTP,
+    }
 }
 
 /// Counts one request on a connection, from its head to the end of its response.

@@ -132,6 +132,12 @@ pub(crate) fn hcm(routes: Value, extra: Value) -> Value {
     )
 }
 
+/// Options of a connection manager whose clients here are within.
+pub(crate) fn from_within() -> Value {
+    let here = json!({ "address_prefix": "127.0.0.0", "prefix_len": 8 });
+    json!({ "use_remote_address": true, "internal_address_config": { "cidr_ranges": [here] } })
+}
+
 /// A listener on a port the system chooses, with a connection manager.
 pub(crate) fn listener_of(name: &str, hcm: Value) -> Value {
     listener_at(name, 0, hcm)

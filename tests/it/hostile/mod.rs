@@ -23,22 +23,6 @@ use recorder::Recorder;
 
 /// Cases in which the codec of clients' connections does not yet do what its table says. It is safe in them.
 const STRICTER: &[&str] = &[
-    "a length before chunked",
-    "a length after chunked",
-    "no length after chunked",
-    "a bad length after chunked",
-    "a length that the client takes back",
-    "identity, chunked",
-    "chunked, chunked",
-    "gzip, chunked",
-    "identity, then chunked in a header of its own",
-    "chunked twice",
-    "bytes beyond ASCII in the target",
-    "a fragment",
-    "a fragment after a query",
-    "a target without slash",
-    "a target like an authority",
-    "an absolute target with a fragment",
 ];
 
 /// How long a connection may stay open that ought to be closed.
