@@ -88,12 +88,9 @@ pub fn enumeration<E: TryFrom<i32>>(value: i32) -> Result<E, Errors> {
 /// The host and port of an address; the host may be a name.
 pub fn host_port(address: &core::Address) -> Result<(Arc<str>, u16), Errors> {
     use core::address::Address as Kind;
-    match &address.address {
+    let core::Address { address } = address;
+    match address {
         None => Err(Fault::Required.into()),
-        Some(Kind::Pipe(_)) => {
-            Err(Errors::from(Fault::unsupported("Unix domain sockets are not supported"))
-                .at("pipe"))
-        }
         Some(Kind::SocketAddress(socket)) => socket_host_port(socket).at("socket_address"),
     }
 }
@@ -135,7 +132,8 @@ pub fn socket_addr(address: &core::Address) -> Result<SocketAddr, Errors> {
 /// The bytes of a data source; a file is read now.
 pub fn data_source(source: &core::DataSource) -> Result<Vec<u8>, Errors> {
     use core::data_source::Specifier;
-    match &source.specifier {
+    let core::DataSource { specifier } = source;
+    match specifier {
         None => Err(Fault::Required.into()),
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
         Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
@@ -143,10 +141,6 @@ pub fn data_source(source: &core::DataSource) -> Result<Vec<u8>, Errors> {
             let action = format!("reading {name:?}");
             Errors::from(Fault::System { action, reason: e.to_string() }).at("filename")
         }),
-        Some(Specifier::EnvironmentVariable(_)) => Err(Errors::from(Fault::unsupported(
-            "environment variables are not read; use filename or inline_string",
-        ))
-        .at("environment_variable")),
     }
 }
 

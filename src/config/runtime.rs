@@ -11,7 +11,7 @@ use prost_types::{Struct, Value};
 use super::error::{Errors, Fault, OrFault};
 use super::fields;
 use crate::proto::envoy::config::bootstrap::v3 as proto;
-use crate::proto::envoy::config::core::v3::RuntimeFractionalPercent;
+use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::r#type::v3::FractionalPercent;
 use crate::proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 
@@ -22,7 +22,9 @@ pub struct Runtime(HashMap<String, Entry>);
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Entry {
     Whole(u64),
+    Decimal(f64),
     Fraction(Fraction),
+    Flag(bool),
     /// Something that no field we have is made of.
     Other,
 }
@@ -92,11 +94,11 @@ impl Runtime {
     ///
     /// # Errors
     /// As those of [`Fraction::compile`].
-    pub fn fraction(&self, field: &RuntimeFractionalPercent) -> Result<Fraction, Errors> {
-        let RuntimeFractionalPercent { default_value, runtime_key } = field;
+    pub fn fraction(&self, field: &core::RuntimeFractionalPercent) -> Result<Fraction, Errors> {
+        let core::RuntimeFractionalPercent { default_value, runtime_key } = field;
         let default = default_value.as_ref().map(Fraction::compile).transpose();
         let default = default.at("default_value")?;
-        let entry = self.0.get(runtime_key).filter(|_| !runtime_key.is_empty());
+        let entry = self.entry(runtime_key);
         match (entry, default) {
             (Some(Entry::Fraction(fraction)), _) => Ok(*fraction),
             // A whole number is a percentage.
@@ -104,8 +106,45 @@ impl Runtime {
                 let numerator = u32::try_from(*percent).unwrap_or(u32::MAX);
                 Ok(Fraction { numerator, denominator: 100 })
             }
-            (None | Some(Entry::Other), Some(default)) => Ok(default),
-            (None | Some(Entry::Other), None) => Ok(Fraction { numerator: 0, denominator: 100 }),
+            (_, Some(default)) => Ok(default),
+            (_, None) => Ok(Fraction { numerator: 0, denominator: 100 }),
+        }
+    }
+
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        self.0.get(key).filter(|_| !key.is_empty())
+    }
+
+    /// The number that a field means.
+    pub fn number(&self, field: &core::RuntimeUInt32) -> u32 {
+        let core::RuntimeUInt32 { default_value, runtime_key } = field;
+        match self.entry(runtime_key) {
+            Some(Entry::Whole(number)) => u32::try_from(*number).unwrap_or(u32::MAX),
+            _ => *default_value,
+        }
+    }
+
+    /// The number that a field means, which need not be whole.
+    pub fn decimal(&self, field: &core::RuntimeDouble) -> f64 {
+        let core::RuntimeDouble { default_value, runtime_key } = field;
+        match self.entry(runtime_key) {
+            Some(Entry::Decimal(number)) => *number,
+            #[expect(clippy::cast_precision_loss, reason = "a whole entry is below 2^53")]
+            Some(Entry::Whole(number)) => *number as f64,
+            _ => *default_value,
+        }
+    }
+
+    /// Whether a field means yes.
+    ///
+    /// # Errors
+    /// A field without a default.
+    pub fn flag(&self, field: &core::RuntimeFeatureFlag) -> Result<bool, Errors> {
+        let core::RuntimeFeatureFlag { default_value, runtime_key } = field;
+        let default = fields::required(*default_value).at("default_value")?;
+        match self.entry(runtime_key) {
+            Some(Entry::Flag(flag)) => Ok(*flag),
+            _ => Ok(default),
         }
     }
 
@@ -113,7 +152,7 @@ impl Runtime {
     pub fn whole(&self, key: &str) -> Option<u64> {
         match self.0.get(key)? {
             Entry::Whole(number) => Some(*number),
-            Entry::Fraction(_) | Entry::Other => None,
+            _ => None,
         }
     }
 }
@@ -130,8 +169,8 @@ fn flatten(above: &str, layer: &Struct, into: &mut HashMap<String, Entry>) -> Re
             }
             Some(Kind::StructValue(inner)) => fraction(inner).map(Entry::Fraction),
             Some(Kind::NumberValue(number)) => Ok(number_entry(*number)),
-            Some(Kind::StringValue(text)) => Ok(text.parse().map_or(Entry::Other, number_entry)),
-            Some(Kind::BoolValue(_)) => Ok(Entry::Other),
+            Some(Kind::StringValue(text)) => Ok(text_entry(text)),
+            Some(Kind::BoolValue(flag)) => Ok(Entry::Flag(*flag)),
             Some(Kind::NullValue(_) | Kind::ListValue(_)) | None => {
                 Err(Fault::invalid(format!("{key:?}"), "a key has no list and no null").into())
             }
@@ -143,10 +182,18 @@ fn flatten(above: &str, layer: &Struct, into: &mut HashMap<String, Entry>) -> Re
     errors.finish()
 }
 
+fn text_entry(text: &str) -> Entry {
+    match (text.parse(), text.parse()) {
+        (Ok(flag), _) => Entry::Flag(flag),
+        (_, Ok(number)) => number_entry(number),
+        _ => Entry::Other,
+    }
+}
+
 fn number_entry(number: f64) -> Entry {
     // Above 2^53 a number of JSON is not exact.
     if number.fract() != 0.0 || !(0.0..=9_007_199_254_740_992.0).contains(&number) {
-        return Entry::Other;
+        return if number.is_finite() { Entry::Decimal(number) } else { Entry::Other };
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -165,7 +212,7 @@ fn fraction(value: &Struct) -> Result<Fraction, Errors> {
     let number = |value: &Value| match value.kind {
         Some(Kind::NumberValue(number)) => match number_entry(number) {
             Entry::Whole(number) => u32::try_from(number).ok(),
-            Entry::Fraction(_) | Entry::Other => None,
+            _ => None,
         },
         _ => None,
     };
@@ -200,11 +247,36 @@ mod tests {
         Runtime::compile(&message)
     }
 
-    fn field(key: &str, percent: u32) -> RuntimeFractionalPercent {
-        RuntimeFractionalPercent {
+    fn field(key: &str, percent: u32) -> core::RuntimeFractionalPercent {
+        core::RuntimeFractionalPercent {
             default_value: Some(FractionalPercent { numerator: percent, denominator: 0 }),
             runtime_key: key.into(),
         }
+    }
+
+    #[test]
+    fn numbers_and_flags_have_keys_too() {
+        let layer = json!({ "whole": 3, "half": 0.5, "off": false, "text": "true", "minus": -1 });
+        let runtime = runtime(json!([{ "name": "only", "static_layer": layer }])).unwrap();
+        for (key, number, decimal, flag) in [
+            ("whole", 3, 3.0, true),
+            ("half", 7, 0.5, true),
+            ("off", 7, 7.0, false),
+            ("text", 7, 7.0, true),
+            ("minus", 7, -1.0, true),
+            ("unknown", 7, 7.0, true),
+            ("", 7, 7.0, true),
+        ] {
+            let runtime_key = || key.to_owned();
+            let field = core::RuntimeUInt32 { default_value: 7, runtime_key: runtime_key() };
+            assert_eq!(runtime.number(&field), number, "{key}");
+            let field = core::RuntimeDouble { default_value: 7.0, runtime_key: runtime_key() };
+            assert!((runtime.decimal(&field) - decimal).abs() < f64::EPSILON, "{key}");
+            let field =
+                core::RuntimeFeatureFlag { default_value: Some(true), runtime_key: runtime_key() };
+            assert_eq!(runtime.flag(&field).unwrap(), flag, "{key}");
+        }
+        assert!(runtime.flag(&core::RuntimeFeatureFlag::default()).is_err());
     }
 
     #[test]
@@ -231,7 +303,7 @@ mod tests {
         assert_eq!(of("unknown"), share(7, 100));
         assert_eq!(of(""), share(7, 100));
         assert_eq!((runtime.whole("a.on"), runtime.whole("c")), (Some(100), None));
-        let without_default = RuntimeFractionalPercent::default();
+        let without_default = core::RuntimeFractionalPercent::default();
         assert!(!runtime.fraction(&without_default).unwrap().admits(0));
     }
 

@@ -30,7 +30,16 @@ pub enum SourceKind {
     /// A server of its own, one stream a type.
     Grpc(Arc<GrpcSource>),
     /// A file that is replaced by rename.
-    Path(PathBuf),
+    Path(FileSource),
+}
+
+/// A file, and where renames replace it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSource {
+    /// The file.
+    pub path: PathBuf,
+    /// The directory in which something is renamed, if not the file's own.
+    pub watched_directory: Option<PathBuf>,
 }
 
 /// A dedicated gRPC source. Equal messages share their streams.
@@ -67,20 +76,18 @@ pub fn compile(source: &core::ConfigSource) -> Result<ConfigSource, Errors> {
             errors.push("", Fault::Required);
             None
         }
-        Some(Specifier::Ads(core::AggregatedConfigSource {}) | Specifier::Self_(_)) => {
-            Some(SourceKind::Ads)
-        }
+        Some(Specifier::Ads(core::AggregatedConfigSource {})) => Some(SourceKind::Ads),
+        Some(Specifier::Self_(core::SelfConfigSource { transport_api_version })) => errors
+            .take(v3(*transport_api_version).at("self.transport_api_version"))
+            .map(|()| SourceKind::Ads),
         Some(Specifier::Path(path)) => {
-            errors.take(fields::non_empty(path).at("path")).map(|p| SourceKind::Path((&*p).into()))
+            let path = errors.take(fields::non_empty(path).at("path"));
+            path.map(|path| {
+                SourceKind::Path(FileSource { path: (&*path).into(), watched_directory: None })
+            })
         }
-        Some(Specifier::PathConfigSource(core::PathConfigSource {
-            path,
-            watched_directory: _,
-        })) => {
-            // The directory of the path is watched anyway, which sees every rename into it.
-            errors
-                .take(fields::non_empty(path).at("path_config_source.path"))
-                .map(|p| SourceKind::Path((&*p).into()))
+        Some(Specifier::PathConfigSource(message)) => {
+            errors.take(file(message).at("path_config_source")).map(SourceKind::Path)
         }
         Some(Specifier::ApiConfigSource(api)) => {
             errors.take(grpc(api).at("api_config_source")).map(SourceKind::Grpc)
@@ -94,12 +101,31 @@ pub fn compile(source: &core::ConfigSource) -> Result<ConfigSource, Errors> {
     }
 }
 
+fn file(message: &core::PathConfigSource) -> Result<FileSource, Errors> {
+    let core::PathConfigSource { path, watched_directory } = message;
+    let path = fields::non_empty(path).at("path")?;
+    let watched = watched_directory.as_ref().map(|core::WatchedDirectory { path }| {
+        fields::non_empty(path).at("watched_directory.path").map(|path| PathBuf::from(&*path))
+    });
+    Ok(FileSource { path: (&*path).into(), watched_directory: watched.transpose()? })
+}
+
 /// Checks an `ApiConfigSource` that names gRPC servers.
 pub fn grpc(api: &core::ApiConfigSource) -> Result<Arc<GrpcSource>, Errors> {
     use core::api_config_source::ApiType;
+    let core::ApiConfigSource {
+        api_type,
+        grpc_services,
+        // For REST only.
+        request_timeout: _,
+        // They are compiled where streams are opened.
+        rate_limit_settings: _,
+        set_node_on_first_message_only: _,
+        transport_api_version,
+    } = api;
     let mut errors = Errors::new();
-    errors.take(v3(api.transport_api_version).at("transport_api_version"));
-    match fields::enumeration::<ApiType>(api.api_type).at("api_type") {
+    errors.take(v3(*transport_api_version).at("transport_api_version"));
+    match fields::enumeration::<ApiType>(*api_type).at("api_type") {
         Ok(ApiType::Grpc | ApiType::DeltaGrpc) => {}
         Ok(ApiType::AggregatedGrpc | ApiType::AggregatedDeltaGrpc) => errors.push(
             "api_type",
@@ -115,7 +141,7 @@ pub fn grpc(api: &core::ApiConfigSource) -> Result<Arc<GrpcSource>, Errors> {
             errors.take::<()>(Err(error));
         }
     }
-    if api.grpc_services.is_empty() {
+    if grpc_services.is_empty() {
         errors.push("grpc_services", Fault::Required);
     }
     errors.finish()?;

@@ -58,9 +58,11 @@ impl Compilers {
     /// The same for a proxy whose operator has set runtime keys.
     #[must_use]
     pub fn with_runtime(mut self, runtime: Arc<Runtime>) -> Self {
+        let shared = || Arc::clone(&runtime);
+        let upstream = (*self.upstream).clone();
+        self.upstream = Arc::new(upstream::CompileContext { runtime: shared(), ..upstream });
         let listener = (*self.listener).clone();
-        self.listener =
-            Arc::new(listener::CompileContext { runtime: Arc::clone(&runtime), ..listener });
+        self.listener = Arc::new(listener::CompileContext { runtime: shared(), ..listener });
         Self { runtime, ..self }
     }
 

@@ -168,6 +168,7 @@ mod tests {
             Effect::Unsubscribe(_, _, names) => format!("-{}", names.join(",")),
             Effect::SubscribeAll(..)
             | Effect::AddGrpc(..)
+            | Effect::WatchDirectory(..)
             | Effect::Run(..)
             | Effect::Await(..) => "?".into(),
         };

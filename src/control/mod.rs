@@ -109,6 +109,8 @@ pub struct LastGood {
 #[derive(Debug)]
 enum Effect {
     AddGrpc(Source, Box<GrpcOptions>),
+    /// The file is replaced by renames in the directory.
+    WatchDirectory(PathBuf, PathBuf),
     SubscribeAll(Arc<Source>, ResourceType),
     Subscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),
     Unsubscribe(Arc<Source>, ResourceType, Vec<Arc<str>>),

@@ -235,6 +235,9 @@ impl Task {
         for effect in self.state.take_effects() {
             match effect {
                 Effect::AddGrpc(source, options) => self.xds.add_grpc(source, *options),
+                Effect::WatchDirectory(path, directory) => {
+                    self.xds.watch_directory(path, directory);
+                }
                 Effect::Run(cluster, guard) => {
                     if let Some(guard) = guard.upgrade() {
                         guard.started(tokio::spawn(cluster.run()).abort_handle());

@@ -1,12 +1,13 @@
 //! From a compiled `ConfigSource` to a source that can be subscribed at.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Effect;
 use super::follow::{Follow, SourceId};
 use super::store::Map;
-use crate::config::source::{ConfigSource, GrpcSource, SourceKind};
+use crate::config::source::{ConfigSource, FileSource, GrpcSource, SourceKind};
 use crate::config::{Errors, Fault, OrFault};
 use crate::proto::envoy::config::core::v3::ApiConfigSource;
 use crate::xds::{GrpcOptions, Source, Variant};
@@ -29,11 +30,13 @@ pub(super) struct Sources {
     /// Equal messages share their streams.
     grpc: Map<Vec<u8>, Arc<str>>,
     added: Vec<(Source, Box<GrpcOptions>)>,
+    /// Files, and the directories that are watched for them.
+    watched: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Sources {
     pub(super) fn new(resolver: GrpcResolver, ads: Option<Variant>) -> Self {
-        Self { resolver, ads, grpc: Map::default(), added: Vec::new() }
+        Self { resolver, ads, grpc: Map::default(), added: Vec::new(), watched: Vec::new() }
     }
 
     /// Where a `ConfigSource` leads. A server that cannot be reached from here is an error of the
@@ -49,7 +52,11 @@ impl Sources {
                 return Err(Fault::invalid("ads", reason).into());
             }
             SourceKind::Ads => Source::Ads,
-            SourceKind::Path(path) => Source::File(path.clone()),
+            SourceKind::Path(FileSource { path, watched_directory }) => {
+                let watched = watched_directory.as_ref();
+                self.watched.extend(watched.map(|directory| (path.clone(), directory.clone())));
+                Source::File(path.clone())
+            }
             SourceKind::Grpc(grpc) => self.grpc(grpc).at("api_config_source")?,
         };
         Ok(Resolved { source: follow.source(&source), timeout: config.initial_fetch_timeout })
@@ -88,5 +95,7 @@ impl Sources {
 
     pub(super) fn flush(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.added.drain(..).map(|(source, o)| Effect::AddGrpc(source, o)));
+        let watch = |(path, directory)| Effect::WatchDirectory(path, directory);
+        effects.extend(self.watched.drain(..).map(watch));
     }
 }

@@ -205,6 +205,11 @@ impl LocalReply {
         )
     }
 
+    /// 403: the request may not change to the protocol it asks for.
+    pub fn upgrade_failed() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "upgrade_failed", "")
+    }
+
     /// 413: the request's body is too large for a filter that must hold it.
     pub fn payload_too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large", "Payload Too Large")

@@ -17,6 +17,7 @@ pub mod interim;
 pub mod local_reply;
 pub mod path;
 pub mod stream_info;
+pub mod upgrade;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::local_reply::LocalReplyForm;
+use super::upgrade::AskedUpgrade;
 
 /// The client's connection, built once for all exchanges on it.
 #[derive(Debug, Clone)]
@@ -246,6 +247,8 @@ pub struct StreamInfo {
     pub route_name: Option<Arc<str>>,
     /// Redirects that were followed, if any were.
     pub redirects: Option<Box<Redirects>>,
+    /// It is to become a tunnel, whose bytes are none of a message.
+    pub upgrade: Option<Box<AskedUpgrade>>,
     /// How long all of it may take, from `start`; `None` is for ever.
     pub max_duration: Option<Duration>,
     /// How long nothing may move; `None` is for ever.
@@ -287,6 +290,7 @@ impl StreamInfo {
             route_table: None,
             route_name: None,
             redirects: None,
+            upgrade: None,
             max_duration: None,
             idle_timeout: None,
             response_deadline: None,

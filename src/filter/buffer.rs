@@ -79,7 +79,7 @@ impl Filter for Buffer {
             Some(RouteBuffer::Limit(limit)) => *limit,
             None => self.limit,
         };
-        if http_body::Body::is_end_stream(&request.body) {
+        if http_body::Body::is_end_stream(&request.body) || request.stream.upgrade.is_some() {
             return next.send(request).await;
         }
         let Request { mut head, body, mut stream } = request;

@@ -148,7 +148,7 @@ impl Extension {
         let name = fields::non_empty(&name).at("name")?;
         let config = fields::required(typed_config).at("typed_config")?;
         let registration = registration(&config).at("typed_config")?;
-        let nowhere = FilterContext { name, stat_prefix: "".into() };
+        let nowhere = FilterContext { name, ..FilterContext::default() };
         (registration.compile)(&config, &nowhere).at("typed_config")?;
         Ok(Self { config, registration })
     }

@@ -109,7 +109,8 @@ fn compile(mutations: proto::Mutations) -> Result<Mutations, Errors> {
 /// One change of one header.
 pub(crate) fn compile_one(mutation: &rules::HeaderMutation) -> Result<HeaderLevel, Errors> {
     use rules::header_mutation::Action;
-    match &mutation.action {
+    let rules::HeaderMutation { action } = mutation;
+    match action {
         None => Err(Fault::Required.into()),
         Some(Action::Remove(name)) => header_removal(name).at("remove"),
         Some(Action::Append(option)) => header_addition(option).at("append"),

@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn what_is_in_use_is_found_again_and_what_is_not_is_forgotten() {
         let kept = Kept::default();
-        let place = |filter: &str| FilterContext { name: filter.into(), stat_prefix: "in".into() };
+        let place =
+            |filter: &str| FilterContext { name: filter.into(), ..FilterContext::default() };
         let first = kept.get(&place("a"), || 1);
         assert_eq!((*kept.clone().get(&place("a"), || 2), *kept.get(&place("b"), || 3)), (1, 3));
         let in_use: Vec<i32> = kept.all().iter().map(|(_, kept)| **kept).collect();

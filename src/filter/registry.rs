@@ -3,6 +3,7 @@
 
 use std::any::Any as StdAny;
 use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use prost_types::Any;
@@ -13,6 +14,7 @@ use super::{
     FilterFactory, buffer, cache, compression, grpc_web, header_mutation, on_demand, router,
     session, stateful_session,
 };
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any::effective_type;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
@@ -47,13 +49,35 @@ pub(super) fn find(config_type: &str) -> Option<&'static Registration> {
     FILTERS.iter().find(|registration| registration.config_type == config_type)
 }
 
-/// Where a filter stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Where a filter stands, and what its fields are settled by.
+#[derive(Debug, Clone, Default)]
 pub struct FilterContext {
     /// Its name in the listener, by which routes refer to it.
     pub name: Arc<str>,
     /// `HttpConnectionManager.stat_prefix`
     pub stat_prefix: Arc<str>,
+    /// What goes before the defaults of fields that name a key: one for all places.
+    pub runtime: Arc<Runtime>,
+}
+
+impl FilterContext {
+    fn place(&self) -> (&str, &str) {
+        (&self.name, &self.stat_prefix)
+    }
+}
+
+impl PartialEq for FilterContext {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for FilterContext {}
+
+impl Hash for FilterContext {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place().hash(state);
+    }
 }
 
 /// Options that routes can have for a filter, by the type of their message.
@@ -94,17 +118,23 @@ const OVERRIDES: [OverrideRegistration; 6] = [
 pub fn compile_chain(
     filters: &[hcm::HttpFilter],
     stat_prefix: &Arc<str>,
+    runtime: &Arc<Runtime>,
 ) -> Result<(FilterChain, Vec<String>), Errors> {
     let mut errors = Errors::new();
     let mut entries = Vec::with_capacity(filters.len());
     let mut skipped = Vec::new();
     let mut names = HashSet::new();
+    let place = FilterContext {
+        name: Arc::default(),
+        stat_prefix: Arc::clone(stat_prefix),
+        runtime: Arc::clone(runtime),
+    };
     for (i, filter) in filters.iter().enumerate() {
         if !names.insert(filter.name.as_str()) {
             errors.take::<()>(Err(Fault::Duplicate(filter.name.clone())).at("name").index(i));
         }
         let is_last = i + 1 == filters.len();
-        match errors.take(compile_filter(filter, stat_prefix, (i, is_last)).index(i)) {
+        match errors.take(compile_filter(filter, &place, (i, is_last)).index(i)) {
             Some(Compiled::Filter(gate, entry)) => entries.push((gate, entry)),
             Some(Compiled::Skipped(kind)) => skipped.push(kind),
             None => {}
@@ -124,7 +154,7 @@ enum Compiled {
 
 fn compile_filter(
     filter: &hcm::HttpFilter,
-    stat_prefix: &Arc<str>,
+    place: &FilterContext,
     (index, is_last): (usize, bool),
 ) -> Result<Compiled, Errors> {
     use hcm::http_filter::ConfigType;
@@ -135,7 +165,7 @@ fn compile_filter(
         return Err(Errors::from(fault).at("disabled"));
     }
     let gate = Gate { name: Arc::clone(&name), disabled: *disabled };
-    let cx = FilterContext { name: Arc::clone(&name), stat_prefix: Arc::clone(stat_prefix) };
+    let cx = FilterContext { name: Arc::clone(&name), ..place.clone() };
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
         Some(ConfigType::ConfigDiscovery(source)) => {

@@ -156,6 +156,8 @@ pub(super) struct TrackedBody {
     body: Body,
     stream: Box<StreamInfo>,
     idle: Option<Deadline>,
+    /// Bytes that the client had sent when `idle` was set.
+    heard: u64,
     /// The end of the stream's life, once it was looked for.
     life: Option<Deadline>,
     in_flight: InFlight,
@@ -166,7 +168,7 @@ pub(super) struct TrackedBody {
 impl TrackedBody {
     pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
         stream.complete = body.is_end_stream();
-        Self { body, stream, idle: None, life: None, in_flight, broken: None }
+        Self { body, stream, idle: None, heard: 0, life: None, in_flight, broken: None }
     }
 
     fn deadlines(&self) -> &Deadlines {
@@ -194,10 +196,21 @@ impl TrackedBody {
         }
         if let (None, Some(timeout)) = (&self.idle, self.stream.idle_timeout) {
             self.idle = Some(self.deadlines().at(Instant::now() + timeout));
+            self.heard = self.stream.request_body.as_ref().map_or(0, |body| body.bytes());
         }
-        let Some(idle) = &mut self.idle else { return Poll::Pending };
-        if Pin::new(idle).poll(cx).is_pending() {
-            return Poll::Pending;
+        loop {
+            let Some(idle) = &mut self.idle else { return Poll::Pending };
+            if Pin::new(idle).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // Perhaps it was the client that spoke.
+            let heard = self.stream.request_body.as_ref().map_or(0, |body| body.bytes());
+            if heard == self.heard {
+                break;
+            }
+            self.heard = heard;
+            let timeout = self.stream.idle_timeout;
+            self.idle = timeout.map(|timeout| self.deadlines().at(Instant::now() + timeout));
         }
         self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
         self.stream.details = "stream_idle_timeout";

@@ -25,6 +25,7 @@ mod respond;
 mod sane;
 pub mod stats;
 mod trust;
+pub mod upgrade;
 
 use std::sync::{Arc, Weak};
 

@@ -62,7 +62,8 @@ impl ProxyStatus {
         if let Ok(value) = HeaderValue::from_str(&self.text(error, stream)) {
             head.headers.append(PROXY_STATUS, value);
         }
-        if let Some(status) = status.filter(|_| self.recommended_status) {
+        // An answer of gRPC is 200, whatever it says.
+        if let Some(status) = status.filter(|_| self.recommended_status && !stream.is_grpc) {
             head.status = status;
         }
     }

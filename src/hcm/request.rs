@@ -17,6 +17,7 @@ use super::sane::make_sane;
 use super::stats::HttpStats;
 use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::headers::is_grpc;
+use crate::exchange::upgrade::WantsTunnel;
 use crate::exchange::{
     Body, BodyError, BodyProgress, LocalReply, Request, RequestHead, Response, StreamInfo,
 };
@@ -31,7 +32,13 @@ pub(super) fn begin(
     let config = &*hcm.config;
     let (mut head, body) = request.into_parts();
     let mut stream = open_books(handle, head.version);
-    let body = track(body, &mut stream, config, &hcm.cx.deadlines);
+    let wants_tunnel = head.extensions.get::<WantsTunnel>().is_some();
+    stream.upgrade = config.upgrades.asked(&mut head).map(Box::new);
+    let body = match (wants_tunnel, &stream.upgrade) {
+        // What follows is the next request.
+        (true, None) => Body::Empty,
+        (is_tunnel, _) => track(body, &mut stream, (config, is_tunnel), &hcm.cx.deadlines),
+    };
     stream.is_grpc = head.method == Method::POST && is_grpc(&head.headers);
     let local_replies = config.local_replies.as_ref();
 
@@ -90,19 +97,26 @@ pub(super) fn find_route(table: &RouteTable, head: &RequestHead, stream: &mut St
     }
 }
 
-/// Counts and times the bytes of a request's body, if it has one.
-fn track(body: Body, stream: &mut StreamInfo, config: &HcmConfig, deadlines: &Deadlines) -> Body {
+/// Counts and times the bytes of a request's body, if it has one. A tunnel may be silent in one direction.
+fn track(
+    body: Body,
+    stream: &mut StreamInfo,
+    (config, is_tunnel): (&HcmConfig, bool),
+    deadlines: &Deadlines,
+) -> Body {
     if body.is_end_stream() {
         return Body::Empty;
     }
     let progress = Arc::new(BodyProgress::default());
     stream.request_body = Some(Arc::clone(&progress));
-    let whole = config.timeouts.request.map(|timeout| deadlines.at(stream.start + timeout));
+    let limits = config.timeouts;
+    let whole = limits.request.filter(|_| !is_tunnel);
+    let whole = whole.map(|timeout| deadlines.at(stream.start + timeout));
     Body::boxed(RequestBody {
         body,
         progress,
         whole,
-        idle_timeout: config.timeouts.stream_idle,
+        idle_timeout: limits.stream_idle.filter(|_| !is_tunnel),
         idle: None,
         deadlines: deadlines.clone(),
         stats: Arc::clone(&config.stats),

@@ -30,9 +30,6 @@ pub(super) fn make_sane(
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(LocalReply::new(status, "request_headers_too_large", ""));
     }
-    if head.method == Method::CONNECT {
-        return Err(LocalReply::route_not_found());
-    }
     settle_authority(head, &config.http1)?;
     config.host.apply(&mut head.headers, stream.downstream.local.port());
     settle_path(head, config)?;
@@ -73,17 +70,22 @@ pub(super) fn make_sane(
 /// Afterwards the target is a path, and the authority stands in `Host` alone.
 fn settle_authority(head: &mut RequestHead, http1: &Http1Options) -> Result<(), LocalReply> {
     if head.uri.authority().is_some() {
-        if head.version <= http::Version::HTTP_11 && !http1.allow_absolute_url {
+        let is_path_alone = head.version <= http::Version::HTTP_11 && !http1.allow_absolute_url;
+        if is_path_alone && head.method != Method::CONNECT {
             // To whoever knows nothing but paths it is one that no route has.
             return Err(LocalReply::route_not_found());
         }
         let uri = std::mem::take(&mut head.uri).into_parts();
-        if let Some(authority) = uri.authority {
+        if let Some(authority) = &uri.authority {
             let host = HeaderValue::from_str(authority.as_str())
                 .map_err(|_invalid| LocalReply::bad_request("invalid_authority"))?;
             head.headers.insert(HOST, host);
         }
-        head.uri = Uri::from(origin_form(uri.path_and_query)?);
+        head.uri = match uri.authority {
+            // A tunnel has no path.
+            Some(authority) if head.method == Method::CONNECT => Uri::from(authority),
+            _ => Uri::from(origin_form(uri.path_and_query)?),
+        };
         return Ok(());
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -306,6 +308,7 @@ fn request_id(random: u128) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::case::NameFormat;
 
     #[test]
     fn request_ids_are_random_uuids() {
@@ -324,8 +327,14 @@ mod tests {
         };
         let http1 = Http1Options {
             accept_http_10: false,
+            trailers: false,
+            chunked_length: false,
+            names: NameFormat::default(),
             default_host_for_http_10: None,
             allow_absolute_url: true,
+            trailers: false,
+            chunked_length: false,
+            names: NameFormat::Lower,
         };
         let mut absolute = head("http://a.test/x?y", &["b.test"]);
         settle_authority(&mut absolute, &http1).unwrap();
@@ -334,7 +343,7 @@ mod tests {
             ("/x?y".into(), &HeaderValue::from_static("a.test"))
         );
         let mut bare = head("http://a.test?y", &[]);
-        settle_authority(&mut bare).unwrap();
+        settle_authority(&mut bare, &http1).unwrap();
         assert_eq!(bare.uri.path_and_query().unwrap().as_str(), "/?y");
         for host in ["a.test:81", "[::1]:80", "u%20x@a_b~"] {
             assert!(settle_authority(&mut head("/", &[host]), &http1).is_ok(), "{host}");

@@ -101,6 +101,11 @@ where
         !self.begun
     }
 
+    /// Whether its end is that of its connection.
+    pub fn ends_connection(&self) -> bool {
+        self.framing == MessageFraming::Close
+    }
+
     /// Whether all of it was written.
     pub fn is_done(&self) -> bool {
         self.ended && self.waiting() == 0 && self.trailers.is_none()

@@ -14,8 +14,10 @@ use super::mirror::Mirror;
 use super::policy::{BodyLimit, RetryPolicy};
 use super::redirect::Redirect;
 use super::rewrite::{PathRewrite, Unfit};
+use super::upgrade::UpgradeRule;
 use crate::config::matcher::HeaderField;
 use crate::config::metadata::MetadataMatch;
+use crate::exchange::upgrade::Upgrade;
 use crate::exchange::{LocalReply, RequestHead, RoutingPriority};
 
 /// What a route does with a request.
@@ -57,6 +59,7 @@ pub struct Extras {
     pub(super) internal_redirect: Option<InternalRedirectPolicy>,
     pub(super) stream_duration: Option<StreamDuration>,
     pub(super) grpc_timeout: Option<GrpcTimeout>,
+    pub(super) upgrades: Box<[UpgradeRule]>,
 }
 
 impl Extras {
@@ -80,13 +83,19 @@ impl Extras {
         self.grpc_timeout.as_ref()
     }
 
+    /// What the route says of what a request wants to change to, if it says anything.
+    pub fn upgrade(&self, upgrade: &Upgrade) -> Option<&UpgradeRule> {
+        UpgradeRule::of(&self.upgrades, upgrade)
+    }
+
     /// Whether there is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { mirrors, internal_redirect, stream_duration, grpc_timeout } = self;
+        let Self { mirrors, internal_redirect, stream_duration, grpc_timeout, upgrades } = self;
         mirrors.is_empty()
             && internal_redirect.is_none()
             && stream_duration.is_none()
             && grpc_timeout.is_none()
+            && upgrades.is_empty()
     }
 }
 

@@ -28,6 +28,7 @@ mod rewrite;
 mod stats;
 mod template;
 mod tree;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub use policy::{Avoid, BackOff, BodyLimit, RateLimited, ResetHeader, RetryOn, R
 pub use redirect::Redirect;
 pub use rewrite::X_ENVOY_ORIGINAL_PATH;
 pub use stats::{RequestCounts, RequestStats};
+pub use upgrade::UpgradeRule;
 
 use self::discovered::HostDiscovery;
 use crate::exchange::{RequestHead, ResponseHead, StreamInfo};

@@ -7,7 +7,7 @@
 mod management;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::options::Options;
 use crate::config::runtime::Runtime;
-use crate::config::source::{self, SourceKind};
+use crate::config::source::{self, FileSource, SourceKind};
 use crate::config::{ConfigError, Errors, Fault, OrFault, ResourceId, fields};
 use crate::control::check::Checker;
 use crate::control::{GrpcResolver, Subscription};
@@ -49,6 +49,8 @@ pub struct Bootstrap {
     pub runtime: Arc<Runtime>,
     /// How to reach the servers of the bootstrap's own subscriptions.
     pub servers: Vec<(Source, GrpcOptions)>,
+    /// Files of the bootstrap's own subscriptions, and the directories that are watched for them.
+    pub watched: Vec<(PathBuf, PathBuf)>,
     /// `dynamic_resources.cds_config`
     pub cds: Option<Subscription>,
     /// `dynamic_resources.lds_config`
@@ -142,13 +144,14 @@ fn compile(value: Value) -> Result<Bootstrap, Vec<ConfigError>> {
     let Some(own) = own.filter(|_| errors.is_empty()) else { return Err(errors) };
     // It was encoded in parts just now, so as a whole it can be too.
     let raw = json::encode_json(BOOTSTRAP, raw_value).map(|(raw, _)| raw).unwrap_or_default();
-    let Own { node, local_cluster, admin, runtime, servers, cds, lds } = own;
+    let Own { node, local_cluster, admin, runtime, servers, watched, cds, lds } = own;
     Ok(Bootstrap {
         node,
         local_cluster,
         admin,
         runtime,
         servers,
+        watched,
         cds,
         lds,
         grpc,
@@ -165,6 +168,7 @@ struct Own {
     admin: Option<SocketAddr>,
     runtime: Arc<Runtime>,
     servers: Vec<(Source, GrpcOptions)>,
+    watched: Vec<(PathBuf, PathBuf)>,
     cds: Option<Subscription>,
     lds: Option<Subscription>,
 }
@@ -294,7 +298,7 @@ fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> 
     });
     let dynamic = dynamic_resources.unwrap_or_default();
     let proto::bootstrap::DynamicResources { lds_config, cds_config, ads_config } = dynamic;
-    let mut servers = Vec::new();
+    let (mut servers, mut watched) = (Vec::new(), Vec::new());
     let has_ads = ads_config.is_some();
     if let Some(api) = ads_config {
         let options = errors.take(grpc(&api).at("dynamic_resources.ads_config"));
@@ -303,8 +307,12 @@ fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> 
     let mut subscription = |config: Option<core::ConfigSource>, name, field: &'static str| {
         let config = config?;
         let compiled = subscription(&config, name, grpc, has_ads).at(field);
-        let (subscription, options) = errors.take(compiled.at("dynamic_resources"))?;
-        servers.extend(options.map(|options| (subscription.source.clone(), options)));
+        let (subscription, way) = errors.take(compiled.at("dynamic_resources"))?;
+        match way {
+            Way::Ads | Way::File(None) => {}
+            Way::Server(options) => servers.push((subscription.source.clone(), *options)),
+            Way::File(Some(directory)) => watched.push(directory),
+        }
         Some(subscription)
     };
     let cds = subscription(cds_config, "cds", "cds_config");
@@ -313,7 +321,15 @@ fn own(bootstrap: proto::Bootstrap, grpc: &GrpcResolver) -> Result<Own, Errors> 
     let proto::ClusterManager { local_cluster_name } = cluster_manager.unwrap_or_default();
     let local_cluster = (!local_cluster_name.is_empty()).then(|| local_cluster_name.into());
     let (node, runtime) = (node.unwrap_or_default(), Arc::new(runtime));
-    Ok(Own { node, local_cluster, admin, runtime, servers, cds, lds })
+    Ok(Own { node, local_cluster, admin, runtime, servers, watched, cds, lds })
+}
+
+/// What a source needs to be followed.
+enum Way {
+    Ads,
+    Server(Box<GrpcOptions>),
+    /// A file and the directory that is watched for it, if not its own.
+    File(Option<(PathBuf, PathBuf)>),
 }
 
 fn subscription(
@@ -321,22 +337,25 @@ fn subscription(
     name: &str,
     grpc: &GrpcResolver,
     has_ads: bool,
-) -> Result<(Subscription, Option<GrpcOptions>), Errors> {
+) -> Result<(Subscription, Way), Errors> {
     let compiled = source::compile(config)?;
-    let (source, options) = match &compiled.kind {
+    let (source, way) = match &compiled.kind {
         SourceKind::Ads if !has_ads => {
             let reason = "it needs dynamic_resources.ads_config";
             return Err(Errors::from(Fault::invalid("ads", reason)));
         }
-        SourceKind::Ads => (Source::Ads, None),
-        SourceKind::Path(path) => (Source::File(path.clone()), None),
+        SourceKind::Ads => (Source::Ads, Way::Ads),
+        SourceKind::Path(FileSource { path, watched_directory }) => {
+            let watched = watched_directory.clone().map(|directory| (path.clone(), directory));
+            (Source::File(path.clone()), Way::File(watched))
+        }
         SourceKind::Grpc(source) => {
             let options = grpc(&source.api).at("api_config_source")?;
-            (Source::Grpc(name.into()), Some(options))
+            (Source::Grpc(name.into()), Way::Server(Box::new(options)))
         }
     };
     let initial_fetch_timeout = compiled.initial_fetch_timeout;
-    Ok((Subscription { source, initial_fetch_timeout }, options))
+    Ok((Subscription { source, initial_fetch_timeout }, way))
 }
 
 /// Says whether the configuration is good: every fault on a line of its own, or one line that it

@@ -124,6 +124,9 @@ impl Builder {
         for (source, options) in &bootstrap.servers {
             xds.add_grpc(source.clone(), options.clone());
         }
+        for (path, directory) in &bootstrap.watched {
+            xds.watch_directory(path.clone(), directory.clone());
+        }
         let zone = bootstrap.local_cluster.map(|cluster| {
             let locality = bootstrap.node.locality.clone().unwrap_or_default();
             LocalZone::new(cluster, locality.into())

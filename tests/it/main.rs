@@ -74,6 +74,8 @@ mod sessions;
 #[cfg(test)]
 mod static_config;
 #[cfg(test)]
+mod upgrades;
+#[cfg(test)]
 mod vhds;
 #[cfg(test)]
 mod xds_connection;

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::resources::{
-    bootstrap, hcm, listener, listener_of, route, static_cluster, table, typed, with,
+    bootstrap, filter, hcm, listener, listener_of, route, router, static_cluster, table, typed,
+    with,
 };
 use crate::harness::{Http1, Origin, Proxy, Script, get, request};
 
@@ -50,6 +51,53 @@ async fn a_template_names_parts_of_the_path() {
         }
     }
     proxy.until_stat("http.in.no_route", 2).await;
+}
+
+#[tokio::test]
+async fn runtime_keys_go_before_the_defaults_of_filters() {
+    let origin = Origin::http1("one").await;
+    origin.script(
+        Script { body: Some("x".repeat(1000).into()), ..Script::default() }
+            .header("content-type", "text/plain"),
+    );
+    let library = typed("envoy.extensions.compression.gzip.compressor.v3.Gzip", json!({}));
+    let enabled = json!({ "default_value": true, "runtime_key": "compress" });
+    let compressor = filter(
+        "c",
+        "envoy.extensions.filters.http.compressor.v3.Compressor",
+        json!({
+            "compressor_library": { "name": "l", "typed_config": library },
+            "response_direction_config": { "common_config": { "enabled": enabled } },
+        }),
+    );
+    let least = json!({ "op": "GE", "value": { "default_value": 400, "runtime_key": "least" } });
+    let mapper = json!({
+        "filter": { "status_code_filter": { "comparison": least } },
+        "headers_to_add": [{ "header": { "key": "x-mapped", "value": "yes" } }],
+    });
+    let direct = |status: u16| json!({ "match": { "path": format!("/{status}") }, "direct_response": { "status": status } });
+    let routes = table("t", &[direct(404), direct(503), route("/", json!({ "cluster": "one" }))]);
+    let manager = hcm(
+        json!({ "route_config": routes }),
+        json!({
+            "http_filters": [compressor, router()], "local_reply_config": { "mappers": [mapper] },
+        }),
+    );
+    let plain =
+        bootstrap(&[listener_of("in", manager)], &[static_cluster("one", &[origin.address])]);
+    let keys = json!({ "compress": false, "least": 500 });
+    let keyed = with(
+        plain.clone(),
+        json!({ "layered_runtime": { "layers": [{ "name": "a", "static_layer": keys }] } }),
+    );
+    for (config, coding, mapped) in [(plain, "gzip", "yes"), (keyed, "", "")] {
+        let proxy = Proxy::with(config).await;
+        let address = proxy.listener("in").await;
+        let page = request(address, "GET", "/", &[("accept-encoding", "gzip")], b"").await;
+        assert_eq!(page.header("content-encoding"), coding);
+        assert_eq!(get(address, "/404").await.header("x-mapped"), mapped);
+        assert_eq!(get(address, "/503").await.header("x-mapped"), "yes");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::harness::resources::{assignment, hcm, listener_of, static_cluster, table, to, with};
-use crate::harness::{Kind, Origin, Proxy, ProxyBuilder, eventually, get};
+use crate::harness::{Kind, Origin, Proxy, ProxyBuilder, eventually, get, run};
 
 /// Puts a response of resources where `path` is, as a whole.
 fn put(path: &Path, kind: Kind, resources: &[Value]) {
@@ -132,4 +132,44 @@ async fn a_file_may_be_yaml_and_may_come_late() {
     put_text(&dir.join("eds.json"), &yaml);
     proxy.until_ready().await;
     until(proxy.listener("in").await, 200, "one").await;
+}
+
+#[tokio::test]
+async fn a_directory_is_watched_instead_of_the_files_own() {
+    // As a volume of Kubernetes does it: the files lie behind a link, and a rename replaces the link.
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let publish = |version: &str, status: u16| {
+        std::fs::create_dir(dir.join(version)).unwrap();
+        let direct = json!({ "match": { "prefix": "/" }, "direct_response": { "status": status } });
+        let routes = dir.join(version).join("rds.json");
+        put(&routes, Kind::Routes, &[table("table", &[direct])]);
+        let listeners = dir.join(version).join("lds.json");
+        let rds = json!({ "rds": { "route_config_name": "table", "config_source": behind(dir, "rds.json") } });
+        put(&listeners, Kind::Listener, &[listener_of("in", hcm(rds, json!({})))]);
+        std::os::unix::fs::symlink(version, dir.join("next")).unwrap();
+        std::fs::rename(dir.join("next"), dir.join("live")).unwrap();
+    };
+    publish("first", 201);
+    let bootstrap = json!({
+        "node": { "id": "n", "cluster": "c" },
+        "dynamic_resources": { "lds_config": behind(dir, "lds.json") },
+    });
+    let proxy = ProxyBuilder::new(bootstrap.clone()).ready().await;
+    let address = proxy.listener("in").await;
+    assert_eq!(get(address, "/").await.status, 201);
+    publish("second", 202);
+    until(address, 202, "").await;
+
+    let mut nowhere = bootstrap;
+    let source = &mut nowhere["dynamic_resources"]["lds_config"]["path_config_source"];
+    source["watched_directory"] = json!({});
+    let said = run(["--mode", "validate", "--config-yaml", &nowhere.to_string()]).await;
+    let expected = "lds_config.path_config_source.watched_directory.path: is required";
+    assert!(said.code == Some(1) && said.all().contains(expected), "{}", said.all());
+}
+
+fn behind(dir: &Path, file: &str) -> Value {
+    let (path, watched) = (dir.join("live").join(file), json!({ "path": dir.to_str().unwrap() }));
+    json!({ "path_config_source": { "path": path.to_str().unwrap(), "watched_directory": watched } })
 }

@@ -5,7 +5,9 @@
 
 #![cfg(test)]
 
+mod fields;
 mod floors;
+mod patterns;
 mod source;
 
 use std::fmt::Write;

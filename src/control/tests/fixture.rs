@@ -112,6 +112,7 @@ impl Fixture {
                 Effect::Subscribe(_, ty, names) => format!("{ty} +{}", names.join(",")),
                 Effect::Unsubscribe(_, ty, names) => format!("{ty} -{}", names.join(",")),
                 Effect::AddGrpc(source, _) => format!("add {source}"),
+                Effect::WatchDirectory(path, _) => format!("watch for {}", path.display()),
                 Effect::Run(cluster, _) => format!("run {}", cluster.name()),
                 Effect::Await(what, cluster, ..) => format!("{what:?} {}?", cluster.name()),
             });

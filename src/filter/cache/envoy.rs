@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn no_limit_of_envoys_is_refused() {
-        let cx = FilterContext { name: "cache".into(), stat_prefix: "in".into() };
+        let cx = FilterContext { name: "cache".into(), ..FilterContext::default() };
         for bytes in [0, 1, u32::MAX] {
             let own = proto::Cache { max_body_bytes: body_limit(bytes), ..Default::default() };
             assert!(config::compile(own, &cx).is_ok(), "{bytes}");

@@ -86,6 +86,9 @@ impl Filter for Cache {
         {
             return Ok(reply.into_response(request.stream));
         }
+        if request.stream.upgrade.is_some() {
+            return caching.pass(request, next, "fwd=bypass").await;
+        }
         if !request.head.method.is_safe() {
             return caching.pass_unsafe(request, next).await;
         }

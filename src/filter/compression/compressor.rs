@@ -100,6 +100,10 @@ impl Filter for Compressor {
         mut request: Request,
         next: &HttpService,
     ) -> Result<Response, StreamReset> {
+        if request.stream.upgrade.is_some() {
+            // What a tunnel carries is no content.
+            return next.send(request).await;
+        }
         let exchange = self.begin(&mut request);
         self.encode_request(&exchange, &mut request);
         let mut response = next.send(request).await?;

@@ -7,6 +7,7 @@ use super::library;
 use super::rules::{Rules, Tags};
 use crate::cache::MediaRange;
 use crate::coding::Encoding;
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::filter::registry::{FilterContext, OverrideRegistration, Registration};
 use crate::proto::any::unpack;
@@ -102,7 +103,8 @@ fn compile(message: proto::Compressor, cx: &FilterContext) -> Result<Config, Err
     let mut errors = Errors::new();
     let library = library::compressor(compressor_library.as_ref()).at("compressor_library");
     let library = errors.take(library);
-    let request = request_direction_config.as_ref().map(compile_request).transpose();
+    let request = request_direction_config.as_ref();
+    let request = request.map(|config| compile_request(config, &cx.runtime)).transpose();
     let request = errors.take(request.at("request_direction_config")).flatten().flatten();
     let response = match response_direction_config {
         Some(config) => {
@@ -118,10 +120,11 @@ fn compile(message: proto::Compressor, cx: &FilterContext) -> Result<Config, Err
                     errors.push(field, Fault::Conflict(fault.into()));
                 }
             }
-            compile_response(&config, true).at("response_direction_config")
+            compile_response(&config, true, &cx.runtime).at("response_direction_config")
         }
         None => {
-            let enabled = errors.take(flag(runtime_enabled.as_ref()).at("runtime_enabled"));
+            let enabled =
+                errors.take(flag(runtime_enabled.as_ref(), &cx.runtime).at("runtime_enabled"));
             let common = CommonDirectionConfig {
                 enabled: Some(RuntimeFeatureFlag {
                     default_value: Some(enabled.unwrap_or(true)),
@@ -136,7 +139,7 @@ fn compile(message: proto::Compressor, cx: &FilterContext) -> Result<Config, Err
                 remove_accept_encoding_header,
                 ..ResponseDirectionConfig::default()
             };
-            compile_response(&config, false)
+            compile_response(&config, false, &cx.runtime)
         }
     };
     let response = errors.take(response);
@@ -152,27 +155,22 @@ fn compile(message: proto::Compressor, cx: &FilterContext) -> Result<Config, Err
     })
 }
 
-/// Without a runtime a flag is its default.
-pub(super) fn flag(flag: Option<&RuntimeFeatureFlag>) -> Result<bool, Errors> {
-    match flag {
-        None => Ok(true),
-        Some(RuntimeFeatureFlag { default_value, runtime_key: _ }) => {
-            fields::required(*default_value).at("default_value")
-        }
-    }
+/// A flag, which is on unless it is there.
+pub(super) fn flag(flag: Option<&RuntimeFeatureFlag>, runtime: &Runtime) -> Result<bool, Errors> {
+    flag.map_or(Ok(true), |flag| runtime.flag(flag))
 }
 
 /// Whether a direction is switched on, and for which bodies.
 fn compile_common(
     message: Option<&CommonDirectionConfig>,
-    excluded_statuses: Vec<u16>,
-    tags: Tags,
+    (excluded_statuses, tags): (Vec<u16>, Tags),
+    runtime: &Runtime,
 ) -> Result<(bool, Rules), Errors> {
     let usual = CommonDirectionConfig::default();
     let CommonDirectionConfig { enabled, min_content_length, content_type } =
         message.unwrap_or(&usual);
     let mut errors = Errors::new();
-    let enabled = errors.take(flag(enabled.as_ref()).at("enabled"));
+    let enabled = errors.take(flag(enabled.as_ref(), runtime).at("enabled"));
     let mut types = Vec::with_capacity(content_type.len());
     for (index, text) in content_type.iter().enumerate() {
         let fault = |wanted| Errors::from(Fault::out_of_range(format!("{text:?}"), wanted));
@@ -198,16 +196,20 @@ fn compile_common(
     Ok((enabled.unwrap_or(true), rules))
 }
 
-fn compile_request(message: &RequestDirectionConfig) -> Result<Option<Rules>, Errors> {
+fn compile_request(
+    message: &RequestDirectionConfig,
+    runtime: &Runtime,
+) -> Result<Option<Rules>, Errors> {
     let RequestDirectionConfig { common_config } = message;
-    let (enabled, rules) =
-        compile_common(common_config.as_ref(), Vec::new(), Tags::Drop).at("common_config")?;
+    let common = compile_common(common_config.as_ref(), (Vec::new(), Tags::Drop), runtime);
+    let (enabled, rules) = common.at("common_config")?;
     Ok(enabled.then_some(rules))
 }
 
 fn compile_response(
     message: &ResponseDirectionConfig,
     is_rooted: bool,
+    runtime: &Runtime,
 ) -> Result<ResponseConfig, Errors> {
     let ResponseDirectionConfig {
         common_config,
@@ -226,7 +228,7 @@ fn compile_response(
         statuses.extend(errors.take(code.index(index).at("uncompressible_response_codes")));
     }
     let tags = if *disable_on_etag_header { Tags::KeepAny } else { Tags::Drop };
-    let common = compile_common(common_config.as_ref(), statuses, tags);
+    let common = compile_common(common_config.as_ref(), (statuses, tags), runtime);
     // What is said by the deprecated fields has no common_config around it.
     let common = if is_rooted { common.at("common_config") } else { common };
     let common = errors.take(common);
@@ -279,7 +281,7 @@ mod tests {
     use crate::proto::envoy::extensions::compression::gzip::compressor::v3::Gzip;
 
     fn place() -> FilterContext {
-        FilterContext { name: "c".into(), stat_prefix: "in".into() }
+        FilterContext { name: "c".into(), ..FilterContext::default() }
     }
 
     fn gzip() -> proto::Compressor {

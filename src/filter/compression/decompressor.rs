@@ -17,6 +17,7 @@ use super::meter::Outcome;
 use super::stats::{Direction, Operation};
 use super::trailers::{ByteCounts, Names, WithByteCounts};
 use crate::coding::{Coding, Limits};
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault};
 use crate::exchange::{Body, HttpService, Request, Response, StreamReset};
 use crate::filter::head;
@@ -79,10 +80,10 @@ fn compile(message: proto::Decompressor, cx: &FilterContext) -> Result<Config, E
     let library = errors.take(library);
     let RequestDirectionConfig { common_config, advertise_accept_encoding } =
         request_direction_config.unwrap_or_default();
-    let request = compile_way(common_config).at("request_direction_config");
+    let request = compile_way(common_config, &cx.runtime).at("request_direction_config");
     let request = errors.take(request);
     let ResponseDirectionConfig { common_config } = response_direction_config.unwrap_or_default();
-    let response = compile_way(common_config).at("response_direction_config");
+    let response = compile_way(common_config, &cx.runtime).at("response_direction_config");
     let response = errors.take(response);
     errors.finish()?;
     let ((library, request), response) =
@@ -98,9 +99,9 @@ fn compile(message: proto::Decompressor, cx: &FilterContext) -> Result<Config, E
     })
 }
 
-fn compile_way(message: Option<CommonDirectionConfig>) -> Result<Way, Errors> {
+fn compile_way(message: Option<CommonDirectionConfig>, runtime: &Runtime) -> Result<Way, Errors> {
     let CommonDirectionConfig { enabled, ignore_no_transform_header } = message.unwrap_or_default();
-    let enabled = flag(enabled.as_ref()).at("enabled").at("common_config")?;
+    let enabled = flag(enabled.as_ref(), runtime).at("enabled").at("common_config")?;
     Ok(Way { enabled, ignores_no_transform: ignore_no_transform_header })
 }
 
@@ -143,6 +144,10 @@ impl Filter for Decompressor {
         mut request: Request,
         next: &HttpService,
     ) -> Result<Response, StreamReset> {
+        if request.stream.upgrade.is_some() {
+            // What a tunnel carries is no content.
+            return next.send(request).await;
+        }
         let head = &mut request.head;
         if self.config.response.enabled && self.config.advertises {
             advertise(&mut head.headers, self.config.reading.decoding.coding());
@@ -245,7 +250,7 @@ mod tests {
 
     #[test]
     fn faults_name_their_fields() {
-        let place = FilterContext { name: "d".into(), stat_prefix: "in".into() };
+        let place = FilterContext { name: "d".into(), ..FilterContext::default() };
         let library =
             TypedExtensionConfig { name: "l".into(), typed_config: Some(pack(&Gzip::default())) };
         let plain =

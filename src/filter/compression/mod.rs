@@ -109,6 +109,10 @@ impl Filter for Coder {
     ) -> Result<Response, StreamReset> {
         let routes = route_config::<Policy>(&request.stream, &self.name);
         let policy = routes.as_ref().unwrap_or(&self.policy);
+        if request.stream.upgrade.is_some() {
+            // What a tunnel carries is no content.
+            return next.send(request).await;
+        }
         if policy.excludes(request.head.uri.path()) {
             self.codecs.counts.skip(Direction::Response, Skip::Path);
             return next.send(request).await;

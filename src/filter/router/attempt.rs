@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use http::header::UPGRADE;
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -124,7 +125,12 @@ impl Answer {
         stream.details = "via_upstream";
         stream.response_deadline = timers.response_deadline(&stream, came);
         if head.headers.keys().any(is_hop_by_hop) {
+            let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+            let protocol = head.headers.get(UPGRADE).filter(|_| switched).cloned();
             strip_hop_by_hop(&mut head.headers);
+            if let Some(protocol) = protocol {
+                head.headers.insert(UPGRADE, protocol);
+            }
         }
         if service_time {
             let ms = u64::try_from((came - sent).as_millis()).unwrap_or(u64::MAX);

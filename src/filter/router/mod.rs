@@ -24,6 +24,7 @@ use super::registry::Registration;
 use super::{FilterFactory, Stage, WorkerContext};
 use crate::config::Fault;
 use crate::exchange::headers::{X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS};
+use crate::exchange::upgrade::EndsHere;
 use crate::exchange::{
     Dispatch, HttpService, LocalReply, Request, RequestHead, Response, ResponseFlag,
     ResponseFuture, StreamInfo, StreamReset,
@@ -31,7 +32,7 @@ use crate::exchange::{
 use crate::proto::any::unpack;
 use crate::proto::envoy::extensions::filters::http::router::v3 as proto;
 use crate::route::hash::Hashed;
-use crate::route::{Action, Forward, RequestCounts, Route, RouteTable, replace_host};
+use crate::route::{Action, Forward, RequestCounts, Route, RouteTable, UpgradeRule, replace_host};
 use crate::telemetry::Scope;
 use crate::upstream::{Host, LbContext, LocalCluster};
 use asked::Asked;
@@ -104,6 +105,11 @@ impl Router {
             self.stats.no_route.inc();
             return Ok(LocalReply::route_not_found().into_response(request.stream));
         };
+        if request.stream.upgrade.is_some()
+            && let Err(reply) = upgrade(&mut request, route.action())
+        {
+            return Ok(reply.into_response(request.stream));
+        }
         let mut response = match route.action() {
             Action::Forward(forward) => self.forward(request, &route, forward).await?,
             Action::Redirect(redirect) => {
@@ -266,6 +272,25 @@ fn with_cookies(mut response: Response, hashed: Hashed) -> Response {
 fn refuse(cluster: &LocalCluster, reply: LocalReply, stream: Box<StreamInfo>) -> Response {
     cluster.cluster().stats.count_response(reply.status());
     reply.into_response(stream)
+}
+
+/// Asks the upstream for the protocol that the client wants to change to, if that is allowed.
+fn upgrade(request: &mut Request, action: &Action) -> Result<(), LocalReply> {
+    let Some(asked) = &request.stream.upgrade else { return Ok(()) };
+    let rule = match action {
+        Action::Forward(forward) => {
+            forward.extras().and_then(|extras| extras.upgrade(&asked.upgrade))
+        }
+        _ => None,
+    };
+    if !rule.map_or(asked.is_allowed, UpgradeRule::is_enabled) {
+        return Err(LocalReply::upgrade_failed());
+    }
+    asked.upgrade.ask(&mut request.head.headers);
+    if rule.is_some_and(UpgradeRule::ends_here) {
+        request.head.extensions.insert(EndsHere);
+    }
+    Ok(())
 }
 
 /// The route pinned to the exchange, or, if a filter took it away, the one the request matches now.

@@ -106,7 +106,9 @@ impl<'a> Timers<'a> {
             }
         }
         if self.complete.is_none() {
-            let start = match &stream.request_body {
+            // A tunnel is as good as asked for with its head.
+            let body = stream.request_body.as_ref().filter(|_| stream.upgrade.is_none());
+            let start = match body {
                 // After a redirect it is as if the client had asked anew.
                 None => stream.redirects.as_ref().and_then(|r| r.since).unwrap_or(stream.start),
                 Some(body) => {

@@ -3,28 +3,33 @@
 use bytes::Bytes;
 use http::StatusCode;
 
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::hcm::local_reply::{LocalReplies, Mapper};
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::response_additions;
 use crate::telemetry::access_log::compile::{compile_body, compile_filter};
 
-pub(super) fn compile(config: &proto::LocalReplyConfig) -> Result<LocalReplies, Errors> {
+pub(super) fn compile(
+    config: &proto::LocalReplyConfig,
+    runtime: &Runtime,
+) -> Result<LocalReplies, Errors> {
     let proto::LocalReplyConfig { mappers, body_format } = config;
     let mut errors = Errors::new();
-    let compiled = errors.each("mappers", mappers, compile_mapper);
+    let compiled = errors.each("mappers", mappers, |mapper| compile_mapper(mapper, runtime));
     let body =
         body_format.as_ref().map(|format| errors.take(compile_body(format).at("body_format")));
     errors.finish()?;
     Ok(LocalReplies { mappers: compiled.into(), body: body.flatten() })
 }
 
-fn compile_mapper(mapper: &proto::ResponseMapper) -> Result<Mapper, Errors> {
+fn compile_mapper(mapper: &proto::ResponseMapper, runtime: &Runtime) -> Result<Mapper, Errors> {
     let proto::ResponseMapper { filter, status_code, body, body_format_override, headers_to_add } =
         mapper;
     let mut errors = Errors::new();
-    let filter = fields::required(filter.as_ref()).and_then(compile_filter).at("filter");
-    let filter = errors.take(filter);
+    let filter = fields::required(filter.as_ref());
+    let filter = filter.and_then(|filter| compile_filter(filter, runtime));
+    let filter = errors.take(filter.at("filter"));
     let status = status_code.map(|code| errors.take(status(code).at("status_code")));
     let text = body.as_ref().map(|text| errors.take(fields::data_source(text).at("body")));
     let body = body_format_override.as_ref();

@@ -6,6 +6,7 @@ mod form;
 mod local_reply;
 mod named;
 mod protocols;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::proxy_status::ProxyStatus;
 use super::sane::{HostPolicy, Underscores};
 use super::stats::HttpStats;
 use super::trust::UserAgent;
+use super::upgrade::Upgrades;
 use crate::config::address_range::AddressRange;
 use crate::config::runtime::Runtime;
 use crate::config::source::{self, ConfigSource};
@@ -100,6 +102,8 @@ pub struct HcmConfig {
     pub preserve_external_request_id: bool,
     /// Tell the client its request's id.
     pub always_set_request_id_in_response: bool,
+    /// Protocols that requests may change to.
+    pub upgrades: Upgrades,
     /// How answers of our own look.
     pub local_replies: Option<Arc<LocalReplies>>,
     /// Where finished exchanges are written.
@@ -261,6 +265,7 @@ pub fn compile(
         strip_port_mode,
         local_reply_config,
         original_ip_detection_extensions,
+        upgrade_configs,
         scheme_header_transformation,
         proxy_status_config,
         append_x_forwarded_port,
@@ -272,7 +277,7 @@ pub fn compile(
     let codec = errors.take(compile_codec(codec_type).at("codec_type"));
     let routes = errors.take(compile_routes(route_specifier, cx));
     let prefix = stat_prefix.clone().unwrap_or_default();
-    let filters = registry::compile_chain(&http_filters, &prefix).at("http_filters");
+    let filters = registry::compile_chain(&http_filters, &prefix, &cx.runtime).at("http_filters");
     let filters = errors.take(filters);
     let common = common_http_protocol_options.unwrap_or_default();
     let common = errors.take(compile_common(common).at("common_http_protocol_options"));
@@ -326,9 +331,12 @@ pub fn compile(
     let (scheme, match_upstream_scheme) = scheme.unwrap_or_default();
     let via = errors.take(optional_header(&via).at("via"));
     let local_replies = local_reply_config.as_ref();
-    let local_replies = local_replies
-        .and_then(|config| errors.take(local_reply::compile(config).at("local_reply_config")));
-    let access_logs = errors.take(AccessLogs::compile(&access_log, &cx.sinks).at("access_log"));
+    let upgrades = errors.take(upgrade::compile(&upgrade_configs)).unwrap_or_default();
+    let local_replies = local_replies.and_then(|config| {
+        errors.take(local_reply::compile(config, &cx.runtime).at("local_reply_config"))
+    });
+    let access_logs =
+        errors.take(AccessLogs::compile(&access_log, &cx.sinks, &cx.runtime).at("access_log"));
     errors.finish()?;
     let missing = || Errors::from(Fault::Required);
     let (filters, skipped_filters) = filters.ok_or_else(missing)?;
@@ -374,6 +382,7 @@ pub fn compile(
         generate_request_id: generate_request_id.unwrap_or(true),
         preserve_external_request_id,
         always_set_request_id_in_response,
+        upgrades,
         local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),

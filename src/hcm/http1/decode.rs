@@ -71,7 +71,7 @@ impl Refusal {
 pub(super) struct Limits {
     headers: usize,
     /// Of all of it.
-    bytes: usize,
+    pub(super) bytes: usize,
     keeps_names: bool,
     chunked_length: bool,
 }
@@ -160,7 +160,7 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
         // `host:port` for a tunnel, else absolute.
         _ => is_authority || target.windows(3).any(|three| three == b"://"),
     };
-    if !has_its_form || target.contains(&b'#') {
+    if !has_its_form || !target.is_ascii() || target.contains(&b'#') {
         return Err(INVALID);
     }
     // As long as a URI may be for those who represent it here.
@@ -271,6 +271,7 @@ mod tests {
             ("GET / HTTP/1.1\r\na: b\0c", MALFORMED),
             ("GET / HTTP/1.1\r\na: b\rc", MALFORMED),
             ("GET /a#b HTTP/1.1", MALFORMED),
+            ("GET /\u{e4} HTTP/1.1", MALFORMED),
             ("GET a HTTP/1.1", MALFORMED),
             ("GET * HTTP/1.1", MALFORMED),
             ("GET h:80 HTTP/1.1", MALFORMED),

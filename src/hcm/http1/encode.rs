@@ -47,7 +47,9 @@ pub(super) fn answer(
             _ => head.status == StatusCode::SWITCHING_PROTOCOLS,
         };
     let framing = framing(&head, &body, asked, (is_tunnel, options.trailers));
+    // Who sent CONNECT may have sent more for the other side of a tunnel.
     let keep_alive = asked.keep_alive
+        && asked.method != Method::CONNECT
         && framing.is_none_or(|framing| framing != MessageFraming::Close)
         && keeps_alive(&head.headers, 1);
     let case = HeaderCase::new(&head.extensions, options.names);

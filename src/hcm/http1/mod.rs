@@ -34,6 +34,7 @@ use super::codec::{Codable, Ended};
 use super::connection::ConnectionHandle;
 use super::exchange::{ConnectionService, Exchange, TrackedBody};
 use crate::exchange::deadline::Deadline;
+use crate::exchange::upgrade::WantsTunnel;
 use crate::exchange::{Body, LocalReply};
 use crate::http1::{BodyReader, Framing, Message, SendError};
 use crate::net::{FileCopy, FromFiles, ShortWrites};
@@ -110,7 +111,7 @@ impl Http1 {
         let limits = Limits::of(&self.handle.hcm.config);
         let Reader::Here(input, _) = &mut self.reader else { return end(Ended::Well) };
         loop {
-            if may_be_complete(&input.pending, self.looked_at) {
+            if may_be_complete(&input.pending, self.looked_at, limits) {
                 match decode::head(&mut input.pending, limits) {
                     Ok(Some(head)) => {
                         (self.looked_at, self.deadline) = (0, None);
@@ -151,6 +152,9 @@ impl Http1 {
             keep_alive,
             wants_tunnel,
         };
+        if wants_tunnel {
+            parts.extensions.insert(WantsTunnel);
+        }
         let mut interims = Interims::default();
         if proxies_continue && !asked.is_http10 {
             parts.extensions.insert(interims.sink(&self.handle.connection));
@@ -424,10 +428,10 @@ fn end(ended: Ended) -> Step {
     Poll::Ready(Some(ended))
 }
 
-/// Whether a head may be complete of which so much was looked at before: not without an empty line. One that
-/// comes byte by byte is not parsed each time.
-fn may_be_complete(pending: &Bytes, looked_at: usize) -> bool {
-    if looked_at == 0 {
+/// Whether it is time to look at a head of which so much was looked at before: not without an empty line, if
+/// it is not too large. One that comes byte by byte is not parsed each time.
+fn may_be_complete(pending: &Bytes, looked_at: usize, limits: Limits) -> bool {
+    if looked_at == 0 || pending.len() > limits.bytes {
         return !pending.is_empty();
     }
     // An empty line may have begun before.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use prost::Message;
+use prost_reflect::{DynamicMessage, FieldDescriptor};
 use serde_json::{Value, json};
 
 use super::*;
@@ -170,6 +171,72 @@ fn every_declared_message_accepts_nothing() {
     }
 }
 
+/// A value of a field that is not its default.
+fn sample(field: &FieldDescriptor) -> prost_reflect::Value {
+    use prost_reflect::{Kind, MapKey, Value};
+    let one = |field: &FieldDescriptor| match field.kind() {
+        Kind::Bool => Value::Bool(true),
+        Kind::String => Value::String("x".into()),
+        Kind::Bytes => Value::Bytes("x".into()),
+        Kind::Double => Value::F64(1.0),
+        Kind::Float => Value::F32(1.0),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => Value::I32(1),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(1),
+        Kind::Uint32 | Kind::Fixed32 => Value::U32(1),
+        Kind::Uint64 | Kind::Fixed64 => Value::U64(1),
+        Kind::Enum(_) => Value::EnumNumber(1),
+        Kind::Message(message) => {
+            let mut value = DynamicMessage::new(message.clone());
+            if message.full_name().ends_with("Value") {
+                message.fields().for_each(|field| value.set_field(&field, sample(&field)));
+            }
+            Value::Message(value)
+        }
+    };
+    if let Kind::Message(entry) = field.kind()
+        && field.is_map()
+    {
+        let key = match entry.map_entry_key_field().kind() {
+            Kind::String => MapKey::String("x".into()),
+            _ => MapKey::U32(1),
+        };
+        return Value::Map([(key, one(&entry.map_entry_value_field()))].into());
+    }
+    if field.is_list() { Value::List(vec![one(field)]) } else { one(field) }
+}
+
+#[test]
+fn each_declared_field_is_refused_by_name_or_passes() {
+    let option = descriptors().get_extension_by_name("nuncio.refused").unwrap();
+    let (mut passed, mut refused) = (0, 0);
+    for message in descriptors().all_messages() {
+        let is_ours = !message.package_name().starts_with("google.");
+        if !is_ours || super::super::any::is_typed_struct(message.full_name()) {
+            continue;
+        }
+        for field in message.fields() {
+            let mut value = DynamicMessage::new(message.clone());
+            value.set_field(&field, sample(&field));
+            let found = audit(message.full_name(), &value.encode_to_vec());
+            let options = field.options();
+            let name = field.full_name();
+            if options.has_extension(&option) {
+                let [Refused { path, reason }] = &found.refused[..] else {
+                    panic!("{name}: {found:?}");
+                };
+                let wanted = options.get_extension(&option);
+                assert_eq!((path.as_str(), Some(*reason)), (field.name(), wanted.as_str()));
+                assert!(!reason.is_empty(), "{name} is refused without a reason");
+                refused += 1;
+            } else {
+                assert_eq!(found, Audit::default(), "{name}");
+                passed += 1;
+            }
+        }
+    }
+    assert!(passed > 500 && refused > 100, "{passed} fields pass, {refused} are refused");
+}
+
 #[test]
 #[ignore = "a measurement, for `cargo test --release -- --ignored --nocapture`"]
 #[expect(clippy::print_stdout, reason = "its result is a number to read")]
@@ -207,7 +274,7 @@ proptest! {
         }
         // What is well formed but does not decode is text that is not in UTF-8, or data of a
         // well-known type, which the audit does not enter.
-        if let Ok(message) = prost_reflect::DynamicMessage::decode(descriptor, bytes.as_slice()) {
+        if let Ok(message) = DynamicMessage::decode(descriptor, bytes.as_slice()) {
             let lost = message.unknown_fields().count();
             prop_assert!(found.ignored.len() >= lost, "{found:?} but {lost} lost");
         }

@@ -10,7 +10,7 @@ use super::rewrite::PathFields;
 use super::weighted::Share;
 use super::{
     Inherited, Shared, direct_response, hash, internal_redirect, mirror, redirect, retry, rewrite,
-    weighted,
+    upgrade, weighted,
 };
 use crate::config::matcher::HeaderField;
 use crate::config::metadata::{LB, MetadataMatch};
@@ -98,6 +98,7 @@ fn forward(
         max_stream_duration,
         max_grpc_timeout,
         grpc_timeout_offset,
+        upgrade_configs,
     } = action;
     let mut errors = Errors::new();
     let path = PathFields {
@@ -135,7 +136,8 @@ fn forward(
     let mirrors: Box<[_]> = errors.take(mirrors).unwrap_or_default().into();
     let redirects = internal_redirect_policy.map(internal_redirect::compile).transpose();
     let internal_redirect = errors.take(redirects.at("internal_redirect_policy")).flatten();
-    let extras = Extras { mirrors, internal_redirect, stream_duration, grpc_timeout };
+    let upgrades = errors.take(upgrade::compile(&upgrade_configs)).unwrap_or_default();
+    let extras = Extras { mirrors, internal_redirect, stream_duration, grpc_timeout, upgrades };
     let extras = (!extras.is_empty()).then(|| Arc::new(extras));
     let timeout = shared.timeout(limit);
     let wanted = metadata_match.and_then(for_balancing);
@@ -153,7 +155,7 @@ fn forward(
         hash: hash.clone(),
         metadata: metadata(inner),
         retry: retry.clone(),
-        hedge: hedge_policy.map_or(inherited.hedge, |policy| policy.hedge_on_per_try_timeout),
+        hedge: hedge_policy.map_or(inherited.hedge, super::hedges),
         body_limit: inherited.body_limit,
         extras: extras.clone(),
     };

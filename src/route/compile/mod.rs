@@ -17,6 +17,7 @@ mod redirect;
 mod retry;
 mod rewrite;
 mod stats;
+mod upgrade;
 mod weighted;
 
 pub(super) use self::discovered::Above;
@@ -277,6 +278,12 @@ fn add_domains(domains: &mut Domains, names: &[String], host: u32) -> Result<(),
     errors.finish()
 }
 
+/// Whether a try that is over its time goes on beside the next one.
+fn hedges(policy: proto::HedgePolicy) -> bool {
+    let proto::HedgePolicy { hedge_on_per_try_timeout } = policy;
+    hedge_on_per_try_timeout
+}
+
 fn virtual_host(
     host: proto::VirtualHost,
     above: &Inherited,
@@ -320,7 +327,7 @@ fn virtual_host(
         errors.take(retry_policy.map(retry::compile).transpose().at("retry_policy")).flatten();
     let mirrors = mirror::below(&above.mirrors, request_mirror_policies, shared);
     inherited.mirrors = errors.take(mirrors).unwrap_or_default();
-    inherited.hedge = hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout);
+    inherited.hedge = hedge_policy.is_some_and(hedges);
     inherited.body_limit =
         retry::body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
     let clusters = stats::virtual_clusters(&name, &virtual_clusters, shared);

@@ -11,6 +11,7 @@ use super::format::{self, Format};
 use super::json::JsonFormat;
 use super::sink::{Sink, Sinks, Target};
 use super::{AccessLog, AccessLogs, BodyForm, Line, LineBody};
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::exchange::ResponseFlags;
 use crate::proto::any::{UnpackError, effective_type, unpack};
@@ -23,25 +24,33 @@ impl AccessLogs {
     ///
     /// # Errors
     /// Every fault, by index of the log; files that cannot be opened among them.
-    pub fn compile(logs: &[proto::AccessLog], sinks: &Sinks) -> Result<Self, Errors> {
+    pub fn compile(
+        logs: &[proto::AccessLog],
+        sinks: &Sinks,
+        runtime: &Runtime,
+    ) -> Result<Self, Errors> {
         let mut errors = Errors::new();
         let compiled: Vec<_> = logs
             .iter()
             .enumerate()
-            .filter_map(|(i, log)| errors.take(access_log(log, sinks).index(i)))
+            .filter_map(|(i, log)| errors.take(access_log(log, sinks, runtime).index(i)))
             .collect();
         errors.finish()?;
         Ok(Self { logs: compiled.into() })
     }
 }
 
-fn access_log(log: &proto::AccessLog, sinks: &Sinks) -> Result<AccessLog, Errors> {
+fn access_log(
+    log: &proto::AccessLog,
+    sinks: &Sinks,
+    runtime: &Runtime,
+) -> Result<AccessLog, Errors> {
     // The name was once how the kind of log was chosen; the type of the config does that now.
     let proto::AccessLog { name: _, filter, config_type } = log;
     let mut errors = Errors::new();
     let filter = match filter {
         None => Some(None),
-        Some(filter) => errors.take(compile_filter(filter).at("filter")).map(Some),
+        Some(filter) => errors.take(compile_filter(filter, runtime).at("filter")).map(Some),
     };
     let target = match config_type {
         None => {
@@ -177,26 +186,29 @@ impl From<JsonFormat> for Line {
 ///
 /// # Errors
 /// The faults of the filter, each at its field.
-pub fn compile_filter(filter: &proto::AccessLogFilter) -> Result<Filter, Errors> {
+pub fn compile_filter(
+    filter: &proto::AccessLogFilter,
+    runtime: &Runtime,
+) -> Result<Filter, Errors> {
     use proto::access_log_filter::FilterSpecifier as Kind;
     let proto::AccessLogFilter { filter_specifier } = filter;
     match filter_specifier {
         None => Err(Fault::Required.into()),
         Some(Kind::StatusCodeFilter(proto::StatusCodeFilter { comparison })) => {
-            required_comparison(comparison.as_ref())
+            required_comparison(comparison.as_ref(), runtime)
                 .map(Filter::StatusCode)
                 .at("status_code_filter.comparison")
         }
         Some(Kind::DurationFilter(proto::DurationFilter { comparison })) => {
-            required_comparison(comparison.as_ref())
+            required_comparison(comparison.as_ref(), runtime)
                 .map(Filter::Duration)
                 .at("duration_filter.comparison")
         }
         Some(Kind::AndFilter(proto::AndFilter { filters })) => {
-            compile_filters(filters).map(Filter::All).at("and_filter.filters")
+            compile_filters(filters, runtime).map(Filter::All).at("and_filter.filters")
         }
         Some(Kind::OrFilter(proto::OrFilter { filters })) => {
-            compile_filters(filters).map(Filter::Any).at("or_filter.filters")
+            compile_filters(filters, runtime).map(Filter::Any).at("or_filter.filters")
         }
         Some(Kind::ResponseFlagFilter(proto::ResponseFlagFilter { flags })) => {
             flag_filter(flags).at("response_flag_filter.flags")
@@ -204,7 +216,10 @@ pub fn compile_filter(filter: &proto::AccessLogFilter) -> Result<Filter, Errors>
     }
 }
 
-fn compile_filters(filters: &[proto::AccessLogFilter]) -> Result<Box<[Filter]>, Errors> {
+fn compile_filters(
+    filters: &[proto::AccessLogFilter],
+    runtime: &Runtime,
+) -> Result<Box<[Filter]>, Errors> {
     if filters.len() < 2 {
         let expected = "a list of two filters or more";
         return Err(Fault::out_of_range(format!("a list of {}", filters.len()), expected).into());
@@ -213,13 +228,16 @@ fn compile_filters(filters: &[proto::AccessLogFilter]) -> Result<Box<[Filter]>, 
     let compiled: Vec<_> = filters
         .iter()
         .enumerate()
-        .filter_map(|(i, filter)| errors.take(compile_filter(filter).index(i)))
+        .filter_map(|(i, filter)| errors.take(compile_filter(filter, runtime).index(i)))
         .collect();
     errors.finish()?;
     Ok(compiled.into())
 }
 
-fn required_comparison(comparison: Option<&proto::ComparisonFilter>) -> Result<Comparison, Errors> {
+fn required_comparison(
+    comparison: Option<&proto::ComparisonFilter>,
+    runtime: &Runtime,
+) -> Result<Comparison, Errors> {
     use proto::comparison_filter::Op as ProtoOp;
     let proto::ComparisonFilter { op, value } =
         comparison.ok_or_else(|| Errors::from(Fault::Required))?;
@@ -229,11 +247,7 @@ fn required_comparison(comparison: Option<&proto::ComparisonFilter>) -> Result<C
         ProtoOp::Le => Op::AtMost,
         ProtoOp::Ne => Op::NotEqual,
     };
-    // The key names an entry of the runtime, of which there is none here; Envoy then takes the
-    // default as well, and its API wants a key even from those who have no runtime.
-    let with = value
-        .as_ref()
-        .map_or(0, |core::RuntimeUInt32 { default_value, runtime_key: _ }| *default_value);
+    let with = value.as_ref().map_or(0, |value| runtime.number(value));
     Ok(Comparison { op, with })
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::*;
+use crate::config::runtime::Runtime;
 use crate::exchange::{Downstream, ResponseFlag};
 use crate::proto::any::pack;
 use crate::proto::envoy::config::accesslog::v3 as proto;
@@ -48,7 +49,7 @@ fn taken(filter: Option<proto::AccessLogFilter>) -> Vec<String> {
         config_type: Some(proto::access_log::ConfigType::TypedConfig(pack(&config))),
     };
     let sinks = Sinks::new(1, &Telemetry::default());
-    let logs = AccessLogs::compile(&[log], &sinks).unwrap();
+    let logs = AccessLogs::compile(&[log], &sinks, &Runtime::default()).unwrap();
     let downstream = Arc::new(Downstream {
         id: 1,
         remote: "10.0.0.1:1".parse().unwrap(),

@@ -317,7 +317,8 @@ fn tcp(proto: proto::TcpHealthCheck) -> Result<TcpCheck, Errors> {
 }
 
 fn payload(proto: proto::Payload) -> Result<Vec<u8>, Errors> {
-    match fields::required(proto.payload).at("payload")? {
+    let proto::Payload { payload } = proto;
+    match fields::required(payload).at("payload")? {
         proto::payload::Payload::Binary(bytes) => Ok(bytes),
         proto::payload::Payload::Text(text) => {
             fields::non_empty(&text).at("text")?;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::hashing::{Hashing, MAGLEV, RING, balance, maglev_size, ring_sizes};
 use super::policies::{Place, extension};
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::envoy::config::cluster::v3 as proto;
-use crate::proto::envoy::config::core::v3::RuntimeDouble;
+use crate::proto::envoy::config::core::v3::{self as core, RuntimeDouble};
 use crate::proto::envoy::r#type::v3::Percent;
 use crate::upstream::balancer::hashing::HashFunction;
 use crate::upstream::balancer::least_request::LeastRequest;
@@ -55,7 +56,7 @@ impl From<LbPolicy> for Choice {
     }
 }
 
-pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
+pub(super) fn compile(proto: Fields, runtime: &Runtime) -> Result<LbConfig, Errors> {
     use proto::cluster::common_lb_config::LocalityConfigSpecifier;
     let Fields { lb_policy, lb_config, common_lb_config, lb_subset_config, load_balancing_policy } =
         proto;
@@ -96,9 +97,11 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
         errors.take(hashing.at("common_lb_config.consistent_hashing_lb_config"))
     });
     let choice = match load_balancing_policy {
-        Some(policy) => errors.take(extension(policy, Place::Cluster).at("load_balancing_policy")),
+        Some(policy) => {
+            errors.take(extension(policy, Place::Cluster, runtime).at("load_balancing_policy"))
+        }
         None => errors
-            .take(named(lb_policy, lb_config, hashing.flatten().unwrap_or_default()))
+            .take(named(lb_policy, lb_config, hashing.flatten().unwrap_or_default(), runtime))
             .map(|choice| Choice { locality: common_locality, ..choice }),
     };
     // Without selectors Envoy makes no subsets.
@@ -106,10 +109,12 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
     let subsets = subsets
         .and_then(|config| errors.take(super::subset::compile(config).at("lb_subset_config")));
     let default = LbConfig::default();
-    let threshold = healthy_panic_threshold.map(|percent| proto_percent(percent.value));
+    let threshold = healthy_panic_threshold.map(|Percent { value }| proto_percent(value));
     let threshold = threshold.transpose().at("common_lb_config.healthy_panic_threshold.value");
     let panic_threshold = errors.take(threshold).flatten().unwrap_or(default.panic_threshold);
-    let statuses = override_host_status.map(|set| statuses(&set.statuses)).transpose();
+    let statuses = override_host_status
+        .map(|core::HealthStatusSet { statuses: set }| statuses(&set))
+        .transpose();
     let statuses = errors.take(statuses.at("common_lb_config.override_host_status")).flatten();
     match choice {
         Some(Choice { policy, locality, slow_start, subsets: own, load_reports })
@@ -131,7 +136,7 @@ pub(super) fn compile(proto: Fields) -> Result<LbConfig, Errors> {
 }
 
 pub(super) fn percent(value: Option<Percent>, default: f64) -> Result<f64, Errors> {
-    value.map_or(Ok(default), |percent| proto_percent(percent.value))
+    value.map_or(Ok(default), |Percent { value }| proto_percent(value))
 }
 
 fn proto_percent(value: f64) -> Result<f64, Errors> {
@@ -156,6 +161,7 @@ fn named(
     policy: i32,
     config: Option<proto::cluster::LbConfig>,
     hashing: Hashing,
+    runtime: &Runtime,
 ) -> Result<Choice, Errors> {
     use proto::cluster::LbConfig as Options;
     let mut errors = Errors::new();
@@ -167,7 +173,8 @@ fn named(
         None => {}
         Some(Options::RoundRobinLbConfig(config)) => {
             let proto::cluster::RoundRobinLbConfig { slow_start_config } = config;
-            let compiled = slow_start_config.map(slow_start_of).transpose();
+            let compiled =
+                slow_start_config.map(|config| slow_start_of(config, runtime)).transpose();
             slow[0] = errors.take(compiled.at("round_robin_lb_config")).flatten();
         }
         Some(Options::LeastRequestLbConfig(config)) => {
@@ -178,9 +185,10 @@ fn named(
             } = config;
             let choices = choices(choice_count).at("least_request_lb_config");
             least.choices = errors.take(choices);
-            let bias = bias(active_request_bias).at("least_request_lb_config");
+            let bias = bias(active_request_bias, runtime).at("least_request_lb_config");
             least.active_request_bias = errors.take(bias).unwrap_or_default();
-            let compiled = slow_start_config.map(slow_start_of).transpose();
+            let compiled =
+                slow_start_config.map(|config| slow_start_of(config, runtime)).transpose();
             slow[1] = errors.take(compiled.at("least_request_lb_config")).flatten();
         }
         Some(Options::RingHashLbConfig(config)) => {
@@ -233,10 +241,13 @@ fn named(
     }
 }
 
-fn slow_start_of(proto: proto::cluster::SlowStartConfig) -> Result<SlowStart, Errors> {
+fn slow_start_of(
+    proto: proto::cluster::SlowStartConfig,
+    runtime: &Runtime,
+) -> Result<SlowStart, Errors> {
     let proto::cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent } =
         proto;
-    slow_start((slow_start_window, aggression, min_weight_percent)).at("slow_start_config")
+    slow_start((slow_start_window, aggression, min_weight_percent), runtime).at("slow_start_config")
 }
 
 pub(super) fn slow_start(
@@ -245,12 +256,12 @@ pub(super) fn slow_start(
         Option<RuntimeDouble>,
         Option<Percent>,
     ),
+    runtime: &Runtime,
 ) -> Result<SlowStart, Errors> {
     let window = fields::required(window)
         .and_then(|window| fields::positive_duration(&window))
         .at("slow_start_window")?;
-    // Without a runtime the default is the value.
-    let aggression = aggression.map_or(1.0, |RuntimeDouble { default_value, .. }| default_value);
+    let aggression = aggression.map_or(1.0, |value| runtime.decimal(&value));
     if !(aggression.is_finite() && aggression > 0.0) {
         let fault = Fault::out_of_range(aggression, "more than 0");
         return Err(Errors::from(fault).at("aggression.default_value"));
@@ -259,8 +270,8 @@ pub(super) fn slow_start(
     Ok(SlowStart { window, aggression, least })
 }
 
-pub(super) fn bias(proto: Option<RuntimeDouble>) -> Result<f64, Errors> {
-    let bias = proto.map_or(1.0, |RuntimeDouble { default_value, .. }| default_value);
+pub(super) fn bias(proto: Option<RuntimeDouble>, runtime: &Runtime) -> Result<f64, Errors> {
+    let bias = proto.map_or(1.0, |value| runtime.decimal(&value));
     match bias.is_finite() && bias >= 0.0 {
         true => Ok(bias),
         false => {

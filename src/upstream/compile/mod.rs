@@ -29,6 +29,7 @@ use super::hosts::{Endpoints, HostSet};
 use super::outlier::Outlier;
 use super::zone::LocalZone;
 use super::{Cluster, Discovery, EdsConfig};
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields, source};
 use crate::proto::any;
 use crate::proto::envoy::config::cluster::v3 as proto;
@@ -53,6 +54,8 @@ pub struct CompileContext {
     pub sinks: Option<Sinks>,
     /// Where this proxy runs, if it is said of which cluster it is.
     pub zone: Option<Arc<LocalZone>>,
+    /// What goes before the defaults of fields that name a key.
+    pub runtime: Arc<Runtime>,
 }
 
 impl Cluster {
@@ -103,13 +106,14 @@ impl Cluster {
             http2: http2_protocol_options,
             typed: typed_extension_protocol_options,
         }));
-        let lb = errors.take(lb::compile(lb::Fields {
+        let lb = lb::Fields {
             lb_policy,
             lb_config,
             common_lb_config,
             lb_subset_config,
             load_balancing_policy,
-        }));
+        };
+        let lb = errors.take(lb::compile(lb, &cx.runtime));
         let limits = errors.take(limits::compile(circuit_breakers).at("circuit_breakers"));
         let outlier = outlier_detection
             .and_then(|proto| errors.take(outlier::compile(proto).at("outlier_detection")));

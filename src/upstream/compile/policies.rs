@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::hashing::{balance, consistent, maglev_size, ring_sizes};
 use super::lb::{Choice, bias, choices, percent, slow_start};
+use crate::config::runtime::Runtime;
 use crate::config::{Errors, Fault, OrFault, fields};
 use crate::proto::any;
 use crate::proto::envoy::config::cluster::v3 as proto;
@@ -33,7 +34,11 @@ pub(super) enum Place {
 }
 
 /// The first policy that is known; those before it are for other proxies.
-pub(super) fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Result<Choice, Errors> {
+pub(super) fn extension(
+    proto: proto::LoadBalancingPolicy,
+    place: Place,
+    runtime: &Runtime,
+) -> Result<Choice, Errors> {
     let proto::LoadBalancingPolicy { policies } = proto;
     let mut unknown = Vec::new();
     for (index, policy) in policies.into_iter().enumerate() {
@@ -43,7 +48,7 @@ pub(super) fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Resu
             .and_then(|extension| {
                 let config = fields::required(extension.typed_config);
                 config
-                    .and_then(|config| known(&config, place))
+                    .and_then(|config| known(&config, place, runtime))
                     .at("typed_extension_config.typed_config")
             })
             .index(index)
@@ -60,7 +65,11 @@ pub(super) fn extension(proto: proto::LoadBalancingPolicy, place: Place) -> Resu
 }
 
 /// The policy, or the name of one that is not known.
-fn known(config: &prost_types::Any, place: Place) -> Result<Result<Choice, String>, Errors> {
+fn known(
+    config: &prost_types::Any,
+    place: Place,
+    runtime: &Runtime,
+) -> Result<Result<Choice, String>, Errors> {
     let undecodable = |e: any::UnpackError| Errors::from(Fault::Undecodable(e.to_string()));
     let name = any::effective_type(config).map_err(undecodable)?;
     let policy = match &*name {
@@ -69,7 +78,9 @@ fn known(config: &prost_types::Any, place: Place) -> Result<Result<Choice, Strin
                 any::unpack(config).map_err(undecodable)?;
             Choice {
                 locality: locality(locality_lb_config)?,
-                slow_start: slow_start_config.map(slow_start_extension).transpose()?,
+                slow_start: slow_start_config
+                    .map(|config| slow_start_extension(config, runtime))
+                    .transpose()?,
                 ..LbPolicy::RoundRobin.into()
             }
         }
@@ -78,7 +89,7 @@ fn known(config: &prost_types::Any, place: Place) -> Result<Result<Choice, Strin
             Choice { locality: locality(locality_lb_config)?, ..LbPolicy::Random.into() }
         }
         "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
-            least_request_extension(any::unpack(config).map_err(undecodable)?)?
+            least_request_extension(any::unpack(config).map_err(undecodable)?, runtime)?
         }
         "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
             ring_hash(any::unpack(config).map_err(undecodable)?)?
@@ -93,21 +104,23 @@ fn known(config: &prost_types::Any, place: Place) -> Result<Result<Choice, Strin
             }
         }
         "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.\
-         ClientSideWeightedRoundRobin" => reported(any::unpack(config).map_err(undecodable)?)?,
+         ClientSideWeightedRoundRobin" => {
+            reported(any::unpack(config).map_err(undecodable)?, runtime)?
+        }
         "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality"
             if place == Place::Cluster =>
         {
             let WrrLocality { endpoint_picking_policy } =
                 any::unpack(config).map_err(undecodable)?;
             let choice = fields::required(endpoint_picking_policy)
-                .and_then(|policy| extension(policy, Place::Within))
+                .and_then(|policy| extension(policy, Place::Within, runtime))
                 .at("endpoint_picking_policy")?;
             Choice { locality: LocalityPolicy::Weighted, ..choice }
         }
         "envoy.extensions.load_balancing_policies.subset.v3.Subset" if place == Place::Cluster => {
             let mut proto: Subset = any::unpack(config).map_err(undecodable)?;
             let inner = fields::required(proto.subset_lb_policy.take())
-                .and_then(|policy| extension(policy, Place::Within))
+                .and_then(|policy| extension(policy, Place::Within, runtime))
                 .at("subset_lb_policy")?;
             Choice { subsets: Some(super::subset::extension(proto)?), ..inner }
         }
@@ -116,13 +129,19 @@ fn known(config: &prost_types::Any, place: Place) -> Result<Result<Choice, Strin
     Ok(Ok(policy))
 }
 
-fn slow_start_extension(proto: policies::common::v3::SlowStartConfig) -> Result<SlowStart, Errors> {
+fn slow_start_extension(
+    proto: policies::common::v3::SlowStartConfig,
+    runtime: &Runtime,
+) -> Result<SlowStart, Errors> {
     let policies::common::v3::SlowStartConfig { slow_start_window, aggression, min_weight_percent } =
         proto;
-    slow_start((slow_start_window, aggression, min_weight_percent)).at("slow_start_config")
+    slow_start((slow_start_window, aggression, min_weight_percent), runtime).at("slow_start_config")
 }
 
-fn least_request_extension(proto: least_request::LeastRequest) -> Result<Choice, Errors> {
+fn least_request_extension(
+    proto: least_request::LeastRequest,
+    runtime: &Runtime,
+) -> Result<Choice, Errors> {
     use least_request::least_request::SelectionMethod;
     let least_request::LeastRequest {
         choice_count,
@@ -136,15 +155,17 @@ fn least_request_extension(proto: least_request::LeastRequest) -> Result<Choice,
         SelectionMethod::NChoices => Some(drawn),
         SelectionMethod::FullScan => None,
     };
-    let policy = LeastRequest { choices, active_request_bias: bias(active_request_bias)? };
+    let policy = LeastRequest { choices, active_request_bias: bias(active_request_bias, runtime)? };
     Ok(Choice {
         locality: locality(locality_lb_config)?,
-        slow_start: slow_start_config.map(slow_start_extension).transpose()?,
+        slow_start: slow_start_config
+            .map(|config| slow_start_extension(config, runtime))
+            .transpose()?,
         ..LbPolicy::LeastRequest(policy).into()
     })
 }
 
-fn reported(proto: ClientSideWeightedRoundRobin) -> Result<Choice, Errors> {
+fn reported(proto: ClientSideWeightedRoundRobin, runtime: &Runtime) -> Result<Choice, Errors> {
     let ClientSideWeightedRoundRobin {
         blackout_period,
         weight_expiration_period,
@@ -176,7 +197,9 @@ fn reported(proto: ClientSideWeightedRoundRobin) -> Result<Choice, Errors> {
         metric_names: metric_names_for_computing_utilization,
     };
     Ok(Choice {
-        slow_start: slow_start_config.map(slow_start_extension).transpose()?,
+        slow_start: slow_start_config
+            .map(|config| slow_start_extension(config, runtime))
+            .transpose()?,
         load_reports: Some(Box::new(load_reports)),
         ..LbPolicy::RoundRobin.into()
     })

@@ -47,6 +47,7 @@ use super::health::IMMEDIATE_FAIL;
 use super::host::Host;
 use super::outlier::Outcome;
 use super::stats::ClusterStats;
+use crate::exchange::upgrade::EndsHere;
 use crate::exchange::{Body, RequestHead, ResponseHead, RoutingPriority};
 
 /// One worker's connections to the hosts of one cluster.
@@ -127,7 +128,9 @@ impl Pools {
             if self.settings.disable_compression {
                 head.headers.remove(ACCEPT_ENCODING);
             }
-            let sent = if self.settings.protocol.is_http2(head.version) {
+            let sent = if head.extensions.get::<EndsHere>().is_some() {
+                Box::pin(pool.tunnel(&attempt, permit, body)).await
+            } else if self.settings.protocol.is_http2(head.version) {
                 Box::pin(pool.send_http2(&attempt, permit, head, body)).await
             } else {
                 pool.send_http1(&attempt, permit, head, body).await

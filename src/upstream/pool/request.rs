@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -38,6 +38,10 @@ pub(super) fn for_http1(head: &mut RequestHead) -> Result<(), UpstreamError> {
 
 /// Scheme, authority and path (RFC 9113 section 8.3.1); `Host` becomes the authority.
 pub(super) fn for_http2(head: &mut RequestHead) -> Result<(), UpstreamError> {
+    if head.method == Method::CONNECT || head.headers.contains_key(UPGRADE) {
+        // There would be another way to ask (RFC 8441).
+        return Err(UpstreamError::Protocol);
+    }
     head.version = Version::HTTP_2;
     let host = head.headers.remove(HOST);
     if host.is_none() && head.uri.scheme().is_some() && head.uri.authority().is_some() {

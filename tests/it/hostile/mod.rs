@@ -22,8 +22,7 @@ use crate::harness::{Http1, Proxy, ProxyBuilder};
 use recorder::Recorder;
 
 /// Cases in which the codec of clients' connections does not yet do what its table says. It is safe in them.
-const STRICTER: &[&str] = &[
-];
+const STRICTER: &[&str] = &[];
 
 /// How long a connection may stay open that ought to be closed.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -13,13 +13,10 @@ fn port(any: &prost_types::Any) -> u32 {
     let cla = ClusterLoadAssignment::decode(&*any.value).unwrap();
     let host = cla.endpoints[0].lb_endpoints[0].host_identifier.clone().unwrap();
     let lb_endpoint::HostIdentifier::Endpoint(endpoint) = host;
-    match endpoint.address.unwrap().address.unwrap() {
-        address::Address::SocketAddress(socket) => {
-            let socket_address::PortSpecifier::PortValue(port) = socket.port_specifier.unwrap();
-            port
-        }
-        _ => panic!("not a socket address"),
-    }
+    let address = endpoint.address.unwrap().address.unwrap();
+    let address::Address::SocketAddress(socket) = address;
+    let socket_address::PortSpecifier::PortValue(port) = socket.port_specifier.unwrap();
+    port
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use prost_types::Any;
 
 use super::*;
+use crate::config::runtime::Runtime;
 use crate::proto::any::pack;
 use loggers::file::v3::{FileAccessLog, file_access_log};
 use loggers::stream::v3::StdoutAccessLog;
@@ -21,7 +22,7 @@ fn stdout(filter: proto::access_log_filter::FilterSpecifier) -> proto::AccessLog
 }
 
 fn compile(logs: &[proto::AccessLog]) -> Result<AccessLogs, String> {
-    AccessLogs::compile(logs, &Sinks::check_only()).map_err(|e| e.to_string())
+    AccessLogs::compile(logs, &Sinks::check_only(), &Runtime::default()).map_err(|e| e.to_string())
 }
 
 fn file(format: file_access_log::AccessLogFormat) -> Any {

@@ -30,6 +30,14 @@ pub(super) struct Head {
     pub(super) len: usize,
 }
 
+impl Head {
+    /// What the far end of a tunnel would say if it spoke HTTP.
+    pub(super) fn of_tunnel() -> Self {
+        let parts = http::Response::new(()).into_parts().0;
+        Self { parts, framing: Framing::Close, keep_alive: false, len: 0 }
+    }
+}
+
 /// Reads the head of a response to a request of this method; `None` if it is not all there yet.
 pub(super) fn head(
     input: &Bytes,

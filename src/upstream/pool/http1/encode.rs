@@ -57,6 +57,17 @@ impl Sending {
         Self { message: Message::new(lead, body, framing, case), bodyless, held }
     }
 
+    /// What a tunnel carries to its far end: no message, but bytes.
+    pub(super) fn raw(body: Body) -> Self {
+        let message = Message::new(Vec::new(), body, MessageFraming::Close, HeaderCase::default());
+        Self { message, bodyless: false, held: None }
+    }
+
+    /// Whether its end is that of its connection.
+    pub(super) fn ends_connection(&self) -> bool {
+        self.message.ends_connection()
+    }
+
     /// Whether the body waits for the upstream to ask for it.
     pub(super) fn is_held(&self) -> bool {
         self.held.is_some()

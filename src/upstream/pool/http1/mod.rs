@@ -18,12 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::body::Response;
 use self::connection::{Connection, Failure, Receiving};
+use self::decode::Head;
 use self::encode::Sending;
 use super::connect::{ConnectionGuard, Leave, leave};
 use super::request::{PendingRequest, for_http1};
@@ -204,6 +206,31 @@ impl HostPool {
         let guard = ConnectionGuard::begin(self, attempt.host, stats, false, leave);
         let stream = guard.dial(self).await?;
         Ok(Connection::new(stream, guard))
+    }
+
+    /// Opens a tunnel to the host itself, on a connection of its own. The answer is ours.
+    pub(super) async fn tunnel(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+        permit: Permit,
+        body: Body,
+    ) -> Result<(ResponseHead, Body), UpstreamError> {
+        let stats = &attempt.cluster.stats;
+        let pending = PendingRequest::begin(stats, attempt.acquire_pending()?);
+        let connection = match self.may_connect(attempt) {
+            Some(leave) => self.dial_http1(attempt, leave).await,
+            None => {
+                stats.upstream_cx_overflow.inc();
+                Err(UpstreamError::Overflow)
+            }
+        };
+        let connection = pending.over(connection)?;
+        let active = attempt.begin(permit);
+        let answer = Head::of_tunnel();
+        active.answered(answer.parts.status);
+        let sending = Sending::raw(body);
+        let response = Response { pool: self, connection, sending, active };
+        Ok(response.split(answer, Bytes::new()))
     }
 
     /// Carries one exchange. A connection that turns out closed before anything was sent on it is

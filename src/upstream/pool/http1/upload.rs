@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 
@@ -28,6 +29,10 @@ impl Upload {
         Self::Running(tokio::spawn(async move {
             let mut write = ShortWrites(write);
             std::future::poll_fn(|cx| sending.poll_send(cx, &mut write)).await?;
+            if sending.ends_connection() {
+                // The far end of a tunnel is told that nothing more comes.
+                write.shutdown().await.map_err(|_io| SendError::Io)?;
+            }
             Ok(write.0)
         }))
     }
