@@ -11,8 +11,8 @@
 //! until Ctrl-C. With `--once` it ends after the story: with 0 if every step had its effect.
 
 mod client;
+mod gateway;
 mod origin;
-mod resources;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -27,11 +27,12 @@ use http::StatusCode;
 use nuncio::config::ConfigError;
 use nuncio::server::options::Options;
 use nuncio::server::{Server, bootstrap};
-use nuncio_xds_server::{ManagementServer, MemorySource};
+use nuncio_xds_server::gateway::Flavour;
+use nuncio_xds_server::{GatewaySource, ManagementServer};
 use tokio::time::{Instant, sleep};
 
 use client::{Client, Traffic};
-use resources::{cluster, endpoints, listener, routes};
+use gateway::{Edit, Gateway};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -56,21 +57,15 @@ async fn story(once: bool) -> Result<(), Failure> {
     let blue = origin::start("blue", &answered[1]).await?;
     say(&format!("origins           red at {red}, blue at {blue}"))?;
 
-    let source = MemorySource::new();
-    source.set([
-        listener()?,
-        routes("")?,
-        cluster("web")?,
-        cluster("blue")?,
-        endpoints("web", &[(red, 1)])?,
-        endpoints("blue", &[(blue, 1)])?,
-    ]);
+    let gateway = Gateway::new(red, blue)?;
+    gateway.write(&Edit::default())?;
+    let source = GatewaySource::new(gateway.file(), Flavour::Nuncio).map_err(|p| p.to_string())?;
     let builder = ManagementServer::builder().status("127.0.0.1:0");
-    let management = builder.start(source.clone()).await?;
+    let management = builder.start(source).await?;
     let status = management.status_address().ok_or("the status API was asked for")?;
     say(&format!("management server xDS at {}, status at {status}", management.xds_address()))?;
 
-    let text = resources::bootstrap(management.xds_address());
+    let text = gateway::bootstrap(management.xds_address());
     let options = Options::try_parse_from(["quickstart", "--config-yaml", &text])?;
     let server =
         Server::builder(bootstrap::load(&options).map_err(told)?).workers(2).start().await?;
@@ -79,18 +74,21 @@ async fn story(once: bool) -> Result<(), Failure> {
     say(&format!("proxy             HTTP at {public}, admin at {admin}\n"))?;
 
     let mut client = Client::new(public);
-    say("The proxy got listener, routes, clusters and endpoints over gRPC:")?;
+    say("The proxy got what examples/gateway.yaml becomes, over gRPC:")?;
     until(&mut client, "/", "red").await?;
     let traffic = Traffic::start(public);
 
     say("\nA route is added: /blue/ goes to blue, without the prefix.")?;
-    let added = "{match: {prefix: /blue/}, route: {cluster: blue, prefix_rewrite: /}}, ";
-    source.update([routes(added)?]);
+    let route = "- { prefix: /blue/, service: blue, rewrite: { path: / } }\n";
+    gateway.write(&Edit { route, ..Edit::default() })?;
     until(&mut client, "/blue/sky", "blue").await?;
     until(&mut client, "/", "red").await?;
 
-    say("\nThe cluster `web` gets a second endpoint, red with three times the weight of blue.")?;
-    source.update([endpoints("web", &[(red, 3), (blue, 1)])?]);
+    say("\nThe service `web` gets a second instance, red with three times the weight of blue.")?;
+    let red_of =
+        |weight: u32| format!("  - {{ id: red, url: \"http://{red}\", weight: {weight} }}\n");
+    let blue_too = format!("  - {{ id: blue, url: \"http://{blue}\" }}\n");
+    gateway.write(&Edit { route, instances: &format!("{}{blue_too}", red_of(3)) })?;
     until(&mut client, "/", "blue").await?;
     // The other client takes turns too, so the origins count, not this client alone.
     let before = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
@@ -103,7 +101,7 @@ async fn story(once: bool) -> Result<(), Failure> {
     }
 
     say("\nRed is taken out.")?;
-    source.update([endpoints("web", &[(blue, 1)])?]);
+    gateway.write(&Edit { route, instances: &blue_too })?;
     // Red may come up by its weight as long as it is there.
     let emptied = Instant::now();
     while shares_of_red(&mut client).await? > 0 {
@@ -111,11 +109,12 @@ async fn story(once: bool) -> Result<(), Failure> {
     }
     until(&mut client, "/", "blue").await?;
 
-    say("\nA mistake: a route with a regular expression that is none.")?;
-    source.update([routes("{match: {safe_regex: {regex: \"(\"}}, route: {cluster: web}}, ")?]);
+    say("\nA mistake: a key that there is not.")?;
+    let mistake = "- { prefx: /green/, service: blue }\n";
+    gateway.write(&Edit { route: mistake, instances: &blue_too })?;
     say(&format!("  refused: {}", refusal(&management).await?))?;
     until(&mut client, "/blue/sky", "blue").await?;
-    source.update([routes(added)?]);
+    gateway.write(&Edit { route, instances: &blue_too })?;
 
     let tally = traffic.stop().await?;
     say(&format!(

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Value};
 
-pub use lines::LineMap;
+pub use lines::{LineMap, Mark};
 
 use lines::Node;
 
@@ -71,9 +71,11 @@ pub fn parse(text: &str) -> Result<Document, YamlError> {
             event => document = Some(loader.value(event, 0)?),
         }
     }
-    let item = document.unwrap_or_else(|| Item::scalar(Value::Null, 1));
+    let item = document.unwrap_or_else(|| Item::scalar(Value::Null, START));
     Ok(Document { value: item.value, lines: LineMap::new(item.node) })
 }
+
+const START: Mark = Mark { line: 1, column: 1 };
 
 struct Loader<'a> {
     parser: Parser<'a, StrInput<'a>>,
@@ -100,9 +102,9 @@ struct Anchored {
 }
 
 impl Item {
-    fn scalar(value: Value, line: usize) -> Self {
+    fn scalar(value: Value, at: Mark) -> Self {
         let weight = 1 + value.as_str().map_or(0, str::len);
-        Self { value, node: Node::leaf(line), depth: 0, weight }
+        Self { value, node: Node::leaf(at), depth: 0, weight }
     }
 }
 
@@ -126,7 +128,7 @@ impl<'a> Loader<'a> {
             Event::Alias(id) => (0, self.alias(id, depth)?),
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(text, style, tag.as_deref())?;
-                (anchor, Item::scalar(value, self.span.start.line()))
+                (anchor, Item::scalar(value, self.mark()))
             }
             Event::SequenceStart(anchor, tag) => {
                 self.check_tag(tag.as_deref(), "seq")?;
@@ -148,7 +150,7 @@ impl<'a> Loader<'a> {
     }
 
     fn sequence(&mut self, depth: usize) -> Result<Item, YamlError> {
-        let line = self.span.start.line();
+        let at = self.mark();
         let (mut values, mut nodes) = (Vec::new(), Vec::new());
         let (mut inner, mut weight) = (0, 1);
         loop {
@@ -162,12 +164,12 @@ impl<'a> Loader<'a> {
             values.push(item.value);
             nodes.push(item.node);
         }
-        let node = Node::list(line, nodes);
+        let node = Node::list(at, nodes);
         Ok(Item { value: Value::Array(values), node, depth: inner + 1, weight })
     }
 
     fn mapping(&mut self, depth: usize) -> Result<Item, YamlError> {
-        let line = self.span.start.line();
+        let at = self.mark();
         let (mut map, mut nodes) = (Map::new(), Vec::new());
         let (mut inner, mut weight) = (0, 1);
         loop {
@@ -176,7 +178,7 @@ impl<'a> Loader<'a> {
                 break;
             }
             let key = self.key(event)?;
-            let start = self.span;
+            let name = self.mark();
             if map.contains_key(&key) {
                 return Err(self.error(format!("duplicate key {}", Value::String(key))));
             }
@@ -185,11 +187,11 @@ impl<'a> Loader<'a> {
             inner = inner.max(item.depth);
             weight += item.weight + key.len();
             // A field is where its name is: its value may begin lines below.
-            item.node.line = start.start.line();
+            item.node.at = name;
             nodes.push((key.clone().into_boxed_str(), item.node));
             map.insert(key, item.value);
         }
-        let node = Node::map(line, nodes);
+        let node = Node::map(at, nodes);
         Ok(Item { value: Value::Object(map), node, depth: inner + 1, weight })
     }
 
@@ -201,7 +203,7 @@ impl<'a> Loader<'a> {
             return Err(self.error("merge keys are not part of YAML 1.2; write the fields out"));
         }
         if anchor != 0 {
-            let item = Item::scalar(Value::String(text.clone().into_owned()), 1);
+            let item = Item::scalar(Value::String(text.clone().into_owned()), START);
             self.expand(item.weight)?;
             let Item { value, depth, weight, .. } = item;
             self.anchors.insert(anchor, Anchored { value, depth, weight });
@@ -221,7 +223,7 @@ impl<'a> Loader<'a> {
         let Some(anchored) = self.anchors.get(&id) else {
             return Err(self.error("an alias without its anchor"));
         };
-        let node = Node::leaf(self.span.start.line());
+        let node = Node::leaf(self.mark());
         Ok(Item { value: anchored.value.clone(), node, depth: inner, weight })
     }
 
@@ -279,9 +281,15 @@ impl<'a> Loader<'a> {
         self.error(format!("tag {}{} is not supported; leave it out", tag.handle, tag.suffix))
     }
 
-    fn error(&self, message: impl Into<String>) -> YamlError {
+    /// Where the last event began.
+    fn mark(&self) -> Mark {
         let at = self.span.start;
-        YamlError { line: at.line().max(1), column: at.col() + 1, message: message.into() }
+        Mark { line: at.line().max(1), column: at.col() + 1 }
+    }
+
+    fn error(&self, message: impl Into<String>) -> YamlError {
+        let Mark { line, column } = self.mark();
+        YamlError { line, column, message: message.into() }
     }
 }
 

@@ -22,6 +22,8 @@ mod compression;
 #[cfg(test)]
 mod ecds;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod grpc_web;
 #[cfg(test)]
 mod health;

@@ -20,22 +20,57 @@ use crate::types::ResourceType;
 /// Where the fields of one resource are written.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    pub(crate) file: Arc<std::path::PathBuf>,
-    pub(crate) lines: Arc<LineMap>,
-    /// Path of the resource in the file: `clusters[2]`.
-    pub(crate) path: String,
+    file: Arc<std::path::PathBuf>,
+    lines: Arc<LineMap>,
+    from: From,
+}
+
+#[derive(Debug, Clone)]
+enum From {
+    /// It is in the file as it is, at a path: `clusters[2]`.
+    Path(String),
+    /// It was made from what is at other paths: those of its fields, and where these come from.
+    Parts(Vec<(String, String)>),
 }
 
 impl Origin {
+    /// Of a resource that is in a file at a path.
+    pub(crate) fn new(file: &Arc<std::path::PathBuf>, lines: &Arc<LineMap>, path: String) -> Self {
+        Self { file: Arc::clone(file), lines: Arc::clone(lines), from: From::Path(path) }
+    }
+
+    /// Of a resource whose fields were made from what is elsewhere in a file.
+    pub(crate) fn of_parts(
+        file: &Arc<std::path::PathBuf>,
+        lines: &Arc<LineMap>,
+        parts: Vec<(String, String)>,
+    ) -> Self {
+        Self { file: Arc::clone(file), lines: Arc::clone(lines), from: From::Parts(parts) }
+    }
+
     /// The place of a field, or of the nearest part of the resource that the file has.
     pub(crate) fn place(&self, field: &str) -> Option<Place> {
-        let path = match field {
-            "" => self.path.clone(),
-            field if field.starts_with('[') => format!("{}{field}", self.path),
-            field => format!("{}.{field}", self.path),
+        let mark = match &self.from {
+            From::Path(path) => {
+                let below = match field {
+                    "" => path.clone(),
+                    field if field.starts_with('[') => format!("{path}{field}"),
+                    field => format!("{path}.{field}"),
+                };
+                self.lines.mark_of(&below).or_else(|| self.lines.mark_of(path))?
+            }
+            From::Parts(parts) => {
+                let within = |(part, _): &&(String, String)| match field.strip_prefix(&**part) {
+                    Some(rest) => {
+                        part.is_empty() || rest.is_empty() || rest.starts_with(['.', '['])
+                    }
+                    None => false,
+                };
+                let (_, path) = parts.iter().filter(within).max_by_key(|(part, _)| part.len())?;
+                self.lines.mark_of(path)?
+            }
         };
-        let line = self.lines.line_of(&path).or_else(|| self.lines.line_of(&self.path))?;
-        Some(Place { file: Arc::clone(&self.file), line })
+        Some(Place { file: Arc::clone(&self.file), mark })
     }
 }
 
@@ -99,7 +134,7 @@ pub(crate) fn assemble(
         if let Some(earlier) = origins.get(&(ty, Arc::clone(&name))) {
             let earlier = earlier.as_ref().and_then(|origin| origin.place(""));
             let message = match earlier {
-                Some(p) => format!("is defined already at {}:{}", p.file.display(), p.line),
+                Some(p) => format!("is defined already at {}:{}", p.file.display(), p.mark.line),
                 None => "is defined twice".to_owned(),
             };
             found.errors.push(Problem::new(message).of(ty.kind(), &name, "").at(place("")));

@@ -70,7 +70,7 @@ impl World {
 
 impl Group {
     fn after(self, group: GroupLoad, rigour: Rigour, now: SystemTime) -> Self {
-        let GroupLoad { name: _, items, errors } = group;
+        let GroupLoad { name: _, items, errors, warnings: mut doubts } = group;
         match assemble(self.snapshot.as_deref(), items, errors, rigour) {
             Err(errors) => {
                 let same = errors == self.errors;
@@ -78,13 +78,14 @@ impl Group {
                 Self { errors, refused, ..self }
             }
             Ok((snapshot, warnings)) => {
+                doubts.extend(warnings);
                 let old = self.snapshot.filter(|old| snapshot.changed(old).next().is_none());
                 let accepted = self.accepted.filter(|_| old.is_some()).or(Some(now));
                 let snapshot = old.unwrap_or_else(|| Arc::new(snapshot));
                 Self {
                     snapshot: Some(snapshot),
                     accepted,
-                    warnings,
+                    warnings: doubts,
                     errors: Vec::new(),
                     refused: None,
                 }

@@ -1,23 +1,54 @@
 //! The `xds-server` binary.
 
+mod commands;
+mod ctl;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
-use nuncio_xds_server::{FilesSource, ManagementServer};
+use clap::{Args, Parser, ValueEnum};
+use nuncio_xds_server::api::Access;
+use nuncio_xds_server::gateway::Flavour;
+use nuncio_xds_server::{Builder, FilesSource, GatewaySource, ManagementServer, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-/// Serves xDS from a file or a folder of resources in Envoy's YAML or JSON form.
+use commands::{Command, lines};
+
+/// Serves xDS from resources in Envoy's YAML or JSON form, or from a gateway file.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
     /// File or folder of resources: lists under `clusters`, `endpoints`, `listeners`, `routes` and
     /// `secrets`. Watched: a good edit is served, a bad one is refused and the last good set stays.
-    #[arg(long, value_name = "PATH")]
-    config: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "gateway")]
+    config: Option<PathBuf>,
+    /// Instead of resources a gateway file, which is translated to them. Watched the same way.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "groups"])]
+    gateway: Option<PathBuf>,
+    /// Who is to understand what a gateway file becomes.
+    #[arg(long, value_enum, default_value_t, requires = "gateway")]
+    flavour: Flavour,
+    /// Address to serve the API on that changes the instances of a gateway file; see `xds-server ctl`.
+    #[arg(long, value_name = "ADDRESS", requires_all = ["gateway", "api_token_file"])]
+    api: Option<String>,
+    /// File with the token that users of the API must show.
+    #[arg(long, value_name = "FILE", requires = "api")]
+    api_token_file: Option<PathBuf>,
+    /// File where changes to instances are kept; default: the gateway file's name with `.overlay.json`
+    /// behind it.
+    #[arg(long, value_name = "FILE", requires = "api")]
+    overlay: Option<PathBuf>,
     /// Rules that serve some nodes another folder; default `groups.yaml` in the folder, if it is
     /// there.
     #[arg(long, value_name = "FILE")]
@@ -28,7 +59,7 @@ struct Options {
     /// Address to serve the status API on: `/status`, `/snapshot`, `/ready`, `/metrics`.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
     status: String,
-    /// Writes the bound addresses to this file, as `xds ADDRESS` and `status ADDRESS`.
+    /// Writes the bound addresses to this file, as `xds ADDRESS`, `status ADDRESS` and `api ADDRESS`.
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
     /// Refuses fields that are not known here; without it they are reported and left out.
@@ -50,9 +81,15 @@ enum LogFormat {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
-    start_logging(&options);
-    match run(options).await {
+    let Options { command, serve } = Options::parse();
+    let done = match command {
+        Some(command) => command.run().await,
+        None => {
+            start_logging(&serve);
+            run(serve).await
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             let _ = writeln!(std::io::stderr(), "{message}");
@@ -61,19 +98,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options) -> Result<(), String> {
+async fn run(options: Serve) -> Result<(), String> {
     let watch = |kind| signal(kind).map_err(|error| format!("cannot watch for signals: {error}"));
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut terminate = watch(SignalKind::terminate())?;
-    let source =
-        FilesSource::new(options.config, options.groups).map_err(|problem| problem.to_string())?;
-    let server = ManagementServer::builder()
-        .listen(options.listen)
-        .status(options.status)
-        .strict(options.strict)
-        .start(source)
-        .await
-        .map_err(|error| error.to_string())?;
+    let server = start(&options).await?;
     if let Some(file) = options.address_file {
         write_addresses(&file, &server)
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
@@ -87,11 +116,47 @@ async fn run(options: Options) -> Result<(), String> {
     Ok(())
 }
 
+async fn start(options: &Serve) -> Result<ManagementServer, String> {
+    let builder = ManagementServer::builder()
+        .listen(&options.listen)
+        .status(&options.status)
+        .strict(options.strict);
+    let told = |error: StartError| error.to_string();
+    if let Some(file) = &options.gateway {
+        return serve_gateway(builder, file, options).await;
+    }
+    let Some(config) = &options.config else { return Err("--config is required".to_owned()) };
+    let source = FilesSource::new(config, options.groups.clone()).map_err(|p| p.to_string())?;
+    builder.start(source).await.map_err(told)
+}
+
+async fn serve_gateway(
+    mut builder: Builder,
+    file: &Path,
+    options: &Serve,
+) -> Result<ManagementServer, String> {
+    let mut source = GatewaySource::new(file, options.flavour).map_err(|p| p.to_string())?;
+    if let (Some(address), Some(token)) = (&options.api, &options.api_token_file) {
+        let overlay = options.overlay.clone().unwrap_or_else(|| {
+            let mut name = file.as_os_str().to_owned();
+            name.push(".overlay.json");
+            name.into()
+        });
+        source = source.keeping(overlay).map_err(|problems| lines(&problems))?;
+        let access = Access::by_token_file(source.live(), token).map_err(|p| p.to_string())?;
+        builder = builder.api(address, access);
+    }
+    builder.start(source).await.map_err(|error| error.to_string())
+}
+
 /// Whoever waits for the file finds it whole.
 fn write_addresses(file: &Path, server: &ManagementServer) -> std::io::Result<()> {
     let mut text = format!("xds {}\n", server.xds_address());
     if let Some(address) = server.status_address() {
         text.push_str(&format!("status {address}\n"));
+    }
+    if let Some(address) = server.api_address() {
+        text.push_str(&format!("api {address}\n"));
     }
     let mut partial = file.as_os_str().to_owned();
     partial.push(".partial");
@@ -99,7 +164,7 @@ fn write_addresses(file: &Path, server: &ManagementServer) -> std::io::Result<()
     std::fs::rename(partial, file)
 }
 
-fn start_logging(options: &Options) {
+fn start_logging(options: &Serve) {
     // The libraries below have much to say at debug, and little that helps here.
     let level = options.log_level;
     let filter =

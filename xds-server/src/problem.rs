@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nuncio::proto::yaml::Mark;
 use serde::Serialize;
 
 /// Where a resource was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) file: Arc<PathBuf>,
-    pub(crate) line: usize,
+    pub(crate) mark: Mark,
 }
 
 /// One fault or one doubt. Its text is the same in the log, at `/status` and on standard error.
@@ -19,7 +20,9 @@ pub struct Problem {
     /// The file; `null` if the resource came from none.
     pub file: Option<PathBuf>,
     /// The line in the file, from 1.
-    pub line: Option<usize>,
+    pub line: Option<u32>,
+    /// The column in the line, in characters from 1.
+    pub column: Option<u32>,
     /// The resource, as `Cluster "users"`; `null` if it is about none.
     pub resource: Option<String>,
     /// Path of the field in the resource; empty for the whole.
@@ -36,12 +39,11 @@ impl Problem {
 
     /// Says where.
     #[must_use]
-    pub(crate) fn at(mut self, place: Option<Place>) -> Self {
-        if let Some(Place { file, line }) = place {
-            self.file = Some(file.as_ref().clone());
-            self.line = Some(line);
+    pub(crate) fn at(self, place: Option<Place>) -> Self {
+        match place {
+            Some(Place { file, mark }) => self.in_file(&file).on(mark),
+            None => self,
         }
-        self
     }
 
     /// Says in which file.
@@ -51,10 +53,11 @@ impl Problem {
         self
     }
 
-    /// Says on which line.
+    /// Says on which line and column.
     #[must_use]
-    pub(crate) fn on_line(mut self, line: usize) -> Self {
-        self.line = Some(line);
+    pub(crate) fn on(mut self, mark: Mark) -> Self {
+        self.line = u32::try_from(mark.line).ok();
+        self.column = u32::try_from(mark.column).ok();
         self
     }
 
@@ -67,13 +70,16 @@ impl Problem {
     }
 }
 
-/// `FILE:LINE: RESOURCE: FIELD: MESSAGE`, without the parts that are unknown.
+/// `FILE:LINE:COLUMN: RESOURCE: FIELD: MESSAGE`, without the parts that are unknown.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}:", file.display())?;
             if let Some(line) = self.line {
                 write!(f, "{line}:")?;
+            }
+            if let Some(column) = self.column {
+                write!(f, "{column}:")?;
             }
             f.write_str(" ")?;
         }
@@ -87,6 +93,14 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A key as a path that the map of places understands, whatever is in it.
+pub(crate) fn key_path(key: &str) -> String {
+    match !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        true => key.to_owned(),
+        false => format!("[{key:?}]"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,10 +110,10 @@ mod tests {
         let problem = Problem::new("must not be empty")
             .of("Cluster", "users", "load_assignment")
             .in_file(std::path::Path::new("a.yaml"))
-            .on_line(3);
+            .on(Mark { line: 3, column: 5 });
         assert_eq!(
             problem.to_string(),
-            r#"a.yaml:3: Cluster "users": load_assignment: must not be empty"#
+            r#"a.yaml:3:5: Cluster "users": load_assignment: must not be empty"#
         );
         assert_eq!(Problem::new("no file").to_string(), "no file");
     }

@@ -13,6 +13,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info};
 
+use crate::api::{self, Access};
 use crate::assemble::Rigour;
 use crate::cache::Keeper;
 use crate::http;
@@ -79,10 +80,10 @@ impl Listen {
 }
 
 /// How a server is to be started.
-#[derive(Debug)]
 pub struct Builder {
     xds: Listen,
     status: Option<Listen>,
+    api: Option<(Listen, Access)>,
     rigour: Rigour,
     waits: Waits,
 }
@@ -111,6 +112,12 @@ impl Builder {
     #[must_use]
     pub fn status_on(self, listener: std::net::TcpListener) -> Self {
         Self { status: Some(Listen::Bound(listener)), ..self }
+    }
+
+    /// Serves the API that changes instances on this address.
+    #[must_use]
+    pub fn api(self, address: impl Into<String>, access: Access) -> Self {
+        Self { api: Some((Listen::Address(address.into()), access)), ..self }
     }
 
     /// Whether resources are held to the proxy's rules before they are served. Default true. Off,
@@ -144,6 +151,10 @@ impl Builder {
             Some(listen) => Some(listen.bind().await?),
             None => None,
         };
+        let api = match self.api {
+            Some((listen, access)) => Some((listen.bind().await?, access)),
+            None => None,
+        };
         let stats = Arc::new(Stats::default());
         let mut keeper = Keeper::new(source, self.rigour, Arc::clone(&stats));
         keeper.refresh().await;
@@ -165,8 +176,12 @@ impl Builder {
         if let Some((listener, _)) = status {
             tasks.push(tokio::spawn(http::serve(listener, hub.clone(), started)));
         }
-        info!(xds = %xds_address, status = ?status_address, "listening");
-        Ok(ManagementServer { hub, started, stop, tasks, xds_address, status_address })
+        let api_address = api.as_ref().map(|((_, address), _)| *address);
+        if let Some(((listener, _), access)) = api {
+            tasks.push(tokio::spawn(api::serve(listener, hub.clone(), access, started)));
+        }
+        info!(xds = %xds_address, status = ?status_address, api = ?api_address, "listening");
+        Ok(ManagementServer { hub, started, stop, tasks, xds_address, status_address, api_address })
     }
 }
 
@@ -203,6 +218,7 @@ pub struct ManagementServer {
     tasks: Vec<JoinHandle<()>>,
     xds_address: SocketAddr,
     status_address: Option<SocketAddr>,
+    api_address: Option<SocketAddr>,
 }
 
 impl ManagementServer {
@@ -211,6 +227,7 @@ impl ManagementServer {
         Builder {
             xds: Listen::Address("127.0.0.1:0".to_owned()),
             status: None,
+            api: None,
             rigour: Rigour::default(),
             waits: Waits::default(),
         }
@@ -224,6 +241,11 @@ impl ManagementServer {
     /// Where the status API is served, if it is.
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.status_address
+    }
+
+    /// Where the API that changes instances is served, if it is.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
     }
 
     /// What `GET /status` shows.

@@ -1,17 +1,26 @@
-//! On which line of a file a field is.
+//! Where in a file a field is.
 
 use std::borrow::Cow;
 
-/// The line of each value of a document, found by field path.
+/// The place of each value of a document, found by field path.
 #[derive(Debug, Clone)]
 pub struct LineMap {
     root: Node,
 }
 
-/// A value's line and those of the values in it.
+/// A line and, in characters, a column; both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+/// A value's place and those of the values in it.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) line: usize,
+    pub(super) at: Mark,
     children: Children,
 }
 
@@ -23,16 +32,16 @@ enum Children {
 }
 
 impl Node {
-    pub(super) fn leaf(line: usize) -> Self {
-        Self { line, children: Children::None }
+    pub(super) fn leaf(at: Mark) -> Self {
+        Self { at, children: Children::None }
     }
 
-    pub(super) fn list(line: usize, items: Vec<Node>) -> Self {
-        Self { line, children: Children::List(items.into()) }
+    pub(super) fn list(at: Mark, items: Vec<Node>) -> Self {
+        Self { at, children: Children::List(items.into()) }
     }
 
-    pub(super) fn map(line: usize, entries: Vec<(Box<str>, Node)>) -> Self {
-        Self { line, children: Children::Map(entries.into()) }
+    pub(super) fn map(at: Mark, entries: Vec<(Box<str>, Node)>) -> Self {
+        Self { at, children: Children::Map(entries.into()) }
     }
 
     fn field(&self, name: &str) -> Option<&Node> {
@@ -62,6 +71,11 @@ impl LineMap {
     /// `snake_case` whatever the file uses; or else of its nearest ancestor in the file. `None`
     /// when the text is no path.
     pub fn line_of(&self, path: &str) -> Option<usize> {
+        Some(self.mark_of(path)?.line)
+    }
+
+    /// The line and column of the same: of a field's name, of an item's value.
+    pub fn mark_of(&self, path: &str) -> Option<Mark> {
         let mut node = &self.root;
         for step in steps(path)? {
             match node.child(&step) {
@@ -69,7 +83,7 @@ impl LineMap {
                 None => break,
             }
         }
-        Some(node.line)
+        Some(node.at)
     }
 }
 

@@ -134,6 +134,15 @@ fn a_field_path_has_a_line() {
     }
 }
 
+#[test]
+fn a_field_is_where_its_name_is_and_an_item_where_its_value_is() {
+    let lines = parse("a: {b: 1, \"c\": [2, {d: 3}]}\n").unwrap().lines;
+    for (path, column) in [("", 1), ("a.b", 5), ("a.c", 11), ("a.c[1]", 20), ("a.c[1].d", 21)] {
+        let mark = Mark { line: 1, column };
+        assert_eq!(lines.mark_of(path), Some(mark), "{path}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in any::<String>()) {

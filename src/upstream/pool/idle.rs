@@ -28,12 +28,16 @@ impl HostPool {
 }
 
 impl Pools {
-    /// Closes what has been idle for too long, and what the upstream closed meanwhile. Called by the worker's sweeper about once a second.
+    /// Closes what has been idle for too long or has become too old, and what the upstream closed
+    /// meanwhile. Called by the worker's sweeper about once a second.
     pub(in crate::upstream) fn sweep(&self, now: Instant) {
         let limit = Some((now, self.settings.idle_timeout));
         for pool in self.by_address.lock().values() {
             let closed = pool.http1.close_idle(limit) + pool.http2.close_idle(limit);
             self.stats.upstream_cx_idle_timeout.add(closed);
+            if self.settings.max_connection_duration.is_some() {
+                pool.close_worn(now);
+            }
         }
     }
 

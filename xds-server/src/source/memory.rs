@@ -102,7 +102,7 @@ impl Source for MemorySource {
         let groups = state.groups.iter().map(|(name, resources)| GroupLoad {
             name: Arc::clone(name),
             items: resources.iter().cloned().map(Item::new).collect(),
-            errors: Vec::new(),
+            ..GroupLoad::default()
         });
         Ok(Load { rules: state.rules.clone(), groups: groups.collect() })
     }

@@ -1,7 +1,9 @@
 //! Where resources come from.
 
 pub mod files;
+pub mod gateway;
 pub mod memory;
+mod watcher;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct GroupLoad {
     /// What could not be read. Any leaves the last good set in service; the resources that were
     /// read are still judged, so that all faults show at once.
     pub errors: Vec<Problem>,
+    /// Doubts about what was read.
+    pub warnings: Vec<Problem>,
 }
 
 /// Something that holds resources and says when they may have changed.

@@ -115,8 +115,8 @@ fn a_bad_set_at_the_start_ends_it_with_every_error() {
     let output = run_to_end(folder.path().to_owned());
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("/b.yaml:1: unknown key \"cluters\""), "{text}");
-    assert!(text.contains(r#"/a.yaml:3: Cluster "a": is defined already at "#), "{text}");
+    assert!(text.contains("/b.yaml:1:1: unknown key \"cluters\""), "{text}");
+    assert!(text.contains(r#"/a.yaml:3:3: Cluster "a": is defined already at "#), "{text}");
     assert!(text.contains("/c.json:"), "{text}");
 
     let missing = run_to_end(folder.path().join("none"));

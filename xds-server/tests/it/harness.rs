@@ -108,6 +108,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) xds: String,
     pub(crate) status: String,
+    /// Of the API, if it has one.
+    pub(crate) api: Option<String>,
     _scratch: TempDir,
 }
 
@@ -121,11 +123,16 @@ impl Server {
     }
 
     pub(crate) async fn start_with(config: &Path, more: &[&str]) -> Self {
+        Self::start_from("--config", config, more).await
+    }
+
+    /// With a file or folder under one of the options that take one.
+    pub(crate) async fn start_from(option: &str, path: &Path, more: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("addresses");
         let child = binary()
-            .arg("--config")
-            .arg(config)
+            .arg(option)
+            .arg(path)
             .args(["--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", "--address-file"])
             .arg(&file)
             .args(more)
@@ -133,10 +140,12 @@ impl Server {
             .spawn()
             .unwrap();
         let text = eventually(async || fs::read_to_string(&file).ok()).await;
-        let address = |key: &str| {
-            text.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
+        let find = |key: &str| {
+            Some(text.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned())
         };
-        Self { child, xds: address("xds"), status: address("status"), _scratch: scratch }
+        let address = |key: &str| find(key).unwrap();
+        let (xds, status, api) = (address("xds"), address("status"), find("api"));
+        Self { child, xds, status, api, _scratch: scratch }
     }
 
     /// A document of the status API.
@@ -147,13 +156,7 @@ impl Server {
     }
 
     pub(crate) async fn fetch(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.status).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        fetch(&self.status, &format!("{method} {path}"), "", "").await
     }
 
     /// The status document once `check` accepts it.
@@ -168,6 +171,18 @@ impl Server {
         Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         self.child.wait().unwrap()
     }
+}
+
+/// One request on a connection of its own: method and path, further header lines, a body.
+pub(crate) async fn fetch(address: &str, line: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}");
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 impl Drop for Server {

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails it there")]
 
 mod ads;
+mod api;
 mod edits;
 mod embedded;
 mod extensions;
+mod gateway;
 mod groups;
 mod harness;
 mod hosts;

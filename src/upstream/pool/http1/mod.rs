@@ -124,6 +124,12 @@ impl HostPool {
         }
     }
 
+    /// Closes idle connections that have become too old.
+    pub(super) fn close_worn(&self, now: Instant) {
+        let is_worn = |c: &Connection| self.is_worn(c.served, c.opened, now);
+        self.http1.idle.lock().retain(|idle| !is_worn(&idle.connection));
+    }
+
     /// Makes connections ahead of the requests that will want them.
     fn preconnect(self: &Arc<Self>, attempt: &Attempt<'_>) {
         let open = self.http1.open.load(Ordering::Relaxed);

@@ -9,11 +9,12 @@ use nuncio::proto::yaml;
 use prost_types::Any;
 use serde_json::Value;
 
+use super::super::watcher::folders_of;
 use super::super::{GroupLoad, Load};
-use super::{folders_of, rules};
+use super::rules;
 use crate::assemble::{Item, Origin};
 use crate::groups::{DEFAULT_GROUP, Rules};
-use crate::problem::Problem;
+use crate::problem::{Problem, key_path};
 use crate::types::ResourceType;
 
 /// The rule file of a folder.
@@ -109,26 +110,28 @@ fn files_of(path: &Path, groups: Option<&Path>) -> Result<Vec<PathBuf>, Problem>
     Ok(files)
 }
 
-fn parse(file: &Path) -> Result<yaml::Document, Problem> {
+/// The document that a file holds.
+pub(crate) fn parse(file: &Path) -> Result<yaml::Document, Problem> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Problem::new(format!("cannot be read: {error}")).in_file(file))?;
-    yaml::parse(&text)
-        .map_err(|error| Problem::new(error.message).in_file(file).on_line(error.line))
+    yaml::parse(&text).map_err(|yaml::YamlError { line, column, message }| {
+        Problem::new(message).in_file(file).on(yaml::Mark { line, column })
+    })
 }
 
 fn read_file(file: PathBuf, document: yaml::Document, set: &mut GroupLoad) {
     let (file, lines) = (Arc::new(file), Arc::new(document.lines));
-    let origin = |path: String| Origin { file: Arc::clone(&file), lines: Arc::clone(&lines), path };
+    let origin = |path: String| Origin::new(&file, &lines, path);
     let keys = match document.value {
         Value::Null => return,
         Value::Object(keys) => keys,
         _ => {
             let problem = Problem::new(format!("expected a mapping with {}", known_keys()));
-            return set.errors.push(problem.in_file(&file).on_line(1));
+            return set.errors.push(problem.in_file(&file).on(yaml::Mark { line: 1, column: 1 }));
         }
     };
     for (key, value) in keys {
-        let here = origin(rules::key_path(&key));
+        let here = origin(key_path(&key));
         let Some(ty) = ResourceType::from_key(&key) else {
             let message = format!("unknown key {key:?}; expected one of {}", known_keys());
             set.errors.push(Problem::new(message).at(here.place("")));

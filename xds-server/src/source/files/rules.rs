@@ -14,7 +14,7 @@ use nuncio::proto::yaml::Document;
 use serde_json::{Map, Value};
 
 use crate::groups::{DEFAULT_GROUP, Pattern, Rule};
-use crate::problem::Problem;
+use crate::problem::{Problem, key_path};
 
 /// The rules of a file, with the path of each group.
 pub(super) fn compile(
@@ -44,14 +44,6 @@ pub(super) fn compile(
     if reader.problems.is_empty() { Ok(found) } else { Err(reader.problems) }
 }
 
-/// A key as a path that the line map understands, whatever is in it.
-pub(super) fn key_path(key: &str) -> String {
-    match key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        true => key.to_owned(),
-        false => format!("[{:?}]", key),
-    }
-}
-
 struct Reader<'a> {
     file: &'a Path,
     document: &'a Document,
@@ -60,10 +52,13 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn fault(&mut self, path: &str, message: &str) {
-        let line = self.document.lines.line_of(path).unwrap_or(1);
         let message =
             if path.is_empty() { message.to_owned() } else { format!("{path}: {message}") };
-        self.problems.push(Problem::new(message).in_file(self.file).on_line(line));
+        let problem = Problem::new(message).in_file(self.file);
+        self.problems.push(match self.document.lines.mark_of(path) {
+            Some(mark) => problem.on(mark),
+            None => problem,
+        });
     }
 
     fn object(

@@ -51,22 +51,22 @@ fn faults_name_file_line_and_field() {
                 priority: high\n";
     let found = faults(&[("a.yaml", text)]);
     assert_eq!(found.len(), 1);
-    let expected = r#"a.yaml:6: Cluster "a": load_assignment.endpoints[0].priority: "#;
+    let expected = r#"a.yaml:6:7: Cluster "a": load_assignment.endpoints[0].priority: "#;
     assert!(found[0].starts_with(expected), "{}", found[0]);
 
     let keys = "secrets, clusters, endpoints, listeners, extensions, routes, virtual_hosts";
     assert_eq!(
         faults(&[("a.yaml", "clusters: []\nbackends: []\nroutes: 5\n"), ("b.yaml", "[1]")]),
         [
-            format!(r#"a.yaml:2: unknown key "backends"; expected one of {keys}"#),
-            "a.yaml:3: routes: expected a list".to_owned(),
-            format!("b.yaml:1: expected a mapping with {keys}"),
+            format!(r#"a.yaml:2:1: unknown key "backends"; expected one of {keys}"#),
+            "a.yaml:3:1: routes: expected a list".to_owned(),
+            format!("b.yaml:1:1: expected a mapping with {keys}"),
         ]
     );
     assert!(faults(&[("a.yaml", "clusters: [\n")])[0].starts_with("a.yaml:"));
     assert!(faults(&[("a.txt", "")])[0].contains("holds no *.yaml"));
     let other = "clusters:\n- '@type': type.googleapis.com/envoy.config.listener.v3.Listener\n";
-    assert!(faults(&[("a.yaml", other)])[0].starts_with("a.yaml:2: "));
+    assert!(faults(&[("a.yaml", other)])[0].starts_with("a.yaml:2:3: "));
     let same = "clusters:\n- '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster\n";
     assert!(faults(&[("a.yaml", same)]).is_empty());
 }
@@ -90,12 +90,12 @@ fn faults_of_rules_name_their_line() {
     assert_eq!(
         faults(&[("a.yaml", CLUSTER), ("groups.yaml", rules)]),
         [
-            "groups.yaml:2: groups[0].name: is the group of nodes that no rule fits",
-            "groups.yaml:3: groups[0].match: id or cluster is required",
-            "groups.yaml:6: groups[1].paht: unknown key; expected name, match, path",
-            "groups.yaml:5: groups[1]: name is required",
-            "groups.yaml:5: groups[1]: path is required",
-            "groups.yaml:5: groups[1].match.id: expected a text that is not empty",
+            "groups.yaml:2:3: groups[0].name: is the group of nodes that no rule fits",
+            "groups.yaml:3:3: groups[0].match: id or cluster is required",
+            "groups.yaml:6:3: groups[1].paht: unknown key; expected name, match, path",
+            "groups.yaml:5:3: groups[1]: name is required",
+            "groups.yaml:5:3: groups[1]: path is required",
+            "groups.yaml:5:11: groups[1].match.id: expected a text that is not empty",
         ]
     );
 }
