@@ -265,6 +265,8 @@ impl Http1 {
             Poll::Ready(Err(SendError::Io | SendError::Length | SendError::Body(_))) => {
                 end(Ended::Well)
             }
+            // Who ends his direction of a tunnel may still listen.
+            Poll::Pending if *is_tunnel => Poll::Pending,
             Poll::Pending => {
                 self.take_back();
                 self.poll_gone(cx)
