@@ -22,6 +22,7 @@
 //! | [`upstream`] | clusters: hosts, balancing, circuit breakers, connection pools; knows no route |
 //! | [`xds`] | the protocol of discovery, both variants; knows type URLs and not their meaning |
 //! | [`telemetry`] | metrics, access logs |
+//! | [`http1`] | messages of HTTP/1.1, for both sides: heads, chunks, bodies; knows no socket |
 //! | [`exchange`] | one request and its answer: heads, bodies, local replies, what is known of it |
 //! | [`net`] | addresses, streams, socket options |
 //! | [`coding`] | content codings, both ways; knows bytes and no message |

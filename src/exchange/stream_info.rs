@@ -230,6 +230,9 @@ pub struct StreamInfo {
     pub bytes_sent: u64,
     /// The response was handed over whole.
     pub complete: bool,
+    /// The response's body in a file, which a socket may be given instead: a `net::FileCopy`, which lies
+    /// beside this.
+    pub body_copy: Option<Arc<dyn Any + Send + Sync>>,
     /// When the upstream's response head arrived.
     pub upstream_first_byte: Option<Instant>,
     /// The address of the host that answered, or was tried last.
@@ -282,6 +285,7 @@ impl StreamInfo {
             local_reply_body: None,
             bytes_sent: 0,
             complete: false,
+            body_copy: None,
             upstream_first_byte: None,
             upstream_host: None,
             override_host: None,

@@ -19,6 +19,7 @@ use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::{
     Body, BodyError, LocalReply, Response, ResponseFlag, ResponseFuture, StreamInfo,
 };
+use crate::net::FileCopy;
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
@@ -169,6 +170,11 @@ impl TrackedBody {
     pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
         stream.complete = body.is_end_stream();
         Self { body, stream, idle: None, heard: 0, life: None, in_flight, broken: None }
+    }
+
+    /// The same bytes in a file, if they are in one.
+    pub(super) fn take_copy(&mut self) -> Option<Arc<FileCopy>> {
+        Arc::downcast(self.stream.body_copy.take()?).ok()
     }
 
     fn deadlines(&self) -> &Deadlines {

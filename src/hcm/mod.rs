@@ -2,7 +2,7 @@
 //! responses go out.
 //!
 //! ```text
-//! listener -> Hcm::serve   codec chosen; connection timers armed          connection.rs, codec.rs
+//! listener -> Hcm::serve   codec chosen; connection timers armed          connection.rs, codec.rs, http1/
 //!             request::begin   StreamInfo born, headers made sane, route pinned  request.rs, sane.rs
 //!             HttpService      the filters and the router
 //!             respond::finish  late header work, body tracked to its end    respond.rs

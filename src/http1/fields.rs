@@ -51,14 +51,22 @@ pub fn transfer_coding(headers: &HeaderMap) -> TransferCoding {
 pub fn keeps_alive(headers: &HeaderMap, minor: u8) -> bool {
     let mut keep = minor > 0;
     for value in headers.get_all(CONNECTION) {
-        for option in value.as_bytes().split(|b| *b == b',') {
-            if option.trim_ascii().eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keep |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
+        if says_close(value.as_bytes()) {
+            return false;
         }
+        keep |= has_option(value.as_bytes(), b"keep-alive");
     }
     keep
+}
+
+/// Whether a `Connection` field says that this was the last message.
+pub fn says_close(connection: &[u8]) -> bool {
+    has_option(connection, b"close")
+}
+
+fn has_option(list: &[u8], wanted: &[u8]) -> bool {
+    let mut options = list.split(|byte| *byte == b',');
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 /// Fields that tell how to read a message cannot follow it (RFC 9110 section 6.5.1).

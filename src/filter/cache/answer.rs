@@ -45,7 +45,7 @@ pub(super) fn from_stored(
     entry: &Entry,
     form: Form,
     asked: (&Method, &HeaderMap),
-    status: impl fmt::Display,
+    status: Option<HeaderValue>,
     mut stream: Box<StreamInfo>,
 ) -> Response {
     entry.hits.fetch_add(1, Ordering::Relaxed);
@@ -59,9 +59,11 @@ pub(super) fn from_stored(
         && stream.protocol <= Version::HTTP_11
         && form != Form::Gzip
     {
-        head.extensions.insert(Arc::clone(copy.file()));
+        stream.body_copy = Some(Arc::clone(copy.file()) as _);
     }
-    say(&mut head, status);
+    if let Some(status) = status {
+        head.headers.append(CACHE_STATUS, status);
+    }
     stream.details = "response_from_cache";
     Response { head, body, stream }
 }
@@ -80,10 +82,15 @@ pub(super) fn from_flight(
     Response { head, body, stream }
 }
 
+/// Headers that are added to a response on its way from here.
+const ADDED: usize = 6;
+
 fn head_of(entry: &Entry, form: Form) -> ResponseHead {
     let mut head = http::Response::new(()).into_parts().0;
     head.status = entry.status;
-    head.headers.clone_from(&entry.headers);
+    // Not a clone, which would have no room for what is added on the way.
+    head.headers = HeaderMap::with_capacity(entry.headers.len() + ADDED);
+    head.headers.extend(entry.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     encode::dress(&mut head.headers, form);
     let age: Duration = entry.age(Instant::now());
     head.headers.insert(AGE, HeaderValue::from(age.as_secs()));
@@ -194,9 +201,23 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: String) {
 
 /// Adds what this cache did.
 pub(super) fn say(head: &mut ResponseHead, status: impl fmt::Display) {
-    if let Ok(value) = HeaderValue::try_from(format!("nuncio; {status}")) {
+    if let Some(value) = said(status) {
         head.headers.append(CACHE_STATUS, value);
     }
+}
+
+/// What `Cache-Status` says of it.
+pub(super) fn said(status: impl fmt::Display) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("nuncio; {status}")).ok()
+}
+
+/// The same of a hit that is good for so many seconds, written without a formatter.
+pub(super) fn said_of_hit(seconds_left: i64, detail: &str) -> Option<HeaderValue> {
+    let mut text = Vec::with_capacity(48);
+    text.extend_from_slice(b"nuncio; hit; ttl=");
+    text.extend_from_slice(itoa::Buffer::new().format(seconds_left).as_bytes());
+    text.extend_from_slice(detail.as_bytes());
+    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
 }
 
 /// Whether the client has this very response (RFC 9110 section 13.2.2).

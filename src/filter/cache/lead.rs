@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::answer::{Asked, from_flight, from_stored};
+use super::answer::{Asked, from_flight, from_stored, said};
 use super::{Caching, is_own_way};
 use crate::cache::{Key, Lead, Leader, Outcome, Use};
 use crate::exchange::{Request, Response};
@@ -54,14 +54,26 @@ impl Caching {
                     let (entry, form) = self.formed(key, entry, &asked.headers).await;
                     let by = (&asked.method, &asked.headers);
                     let status = format!("{status}; collapsed");
-                    return Turn::Answered(from_stored(&entry, form, by, &status, request.stream));
+                    return Turn::Answered(from_stored(
+                        &entry,
+                        form,
+                        by,
+                        said(&status),
+                        request.stream,
+                    ));
                 }
                 Ok(Outcome::Instead(entry)) if self.outlasts(&entry, asked) => {
                     self.store.stats.stale_if_error.inc();
                     let status = "fwd=stale; collapsed; detail=stale-if-error";
                     let (entry, form) = self.formed(key, entry, &asked.headers).await;
                     let by = (&asked.method, &asked.headers);
-                    return Turn::Answered(from_stored(&entry, form, by, status, request.stream));
+                    return Turn::Answered(from_stored(
+                        &entry,
+                        form,
+                        by,
+                        said(status),
+                        request.stream,
+                    ));
                 }
                 // For others: whoever leads for this one is another.
                 Ok(Outcome::Comes(_) | Outcome::Here(_) | Outcome::Gone) => {}

@@ -33,7 +33,7 @@ use http::header::{HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFI
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use self::answer::{Asked, from_stored, say};
+use self::answer::{Asked, from_stored, said_of_hit, say};
 use self::config::Rules;
 pub(super) use self::config::{OVERRIDE, REGISTRATION};
 use self::encode::Form;
@@ -258,7 +258,7 @@ impl Caching {
         let (entry, form) = self.formed(key, entry, &head.headers).await;
         let left = seconds(lifetime) - seconds(age);
         let left = if is_stale { left.min(0) } else { left };
-        let status = format_args!("hit; ttl={left}{detail}");
+        let status = said_of_hit(left, detail);
         from_stored(&entry, form, (&head.method, &head.headers), status, stream)
     }
 }

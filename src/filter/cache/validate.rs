@@ -12,7 +12,7 @@ use httpdate::fmt_http_date;
 use tokio::time::Instant;
 
 use super::Caching;
-use super::answer::{Asked, CACHE_STATUS, from_stored};
+use super::answer::{Asked, CACHE_STATUS, from_stored, said};
 use super::fill::{Sent, stored_headers};
 use crate::cache::{Entry, Outcome, Variant};
 use crate::exchange::headers::is_hop_by_hop;
@@ -57,11 +57,12 @@ impl Caching {
         let status = response.head.status;
         if matches!(status.as_u16(), 500 | 502..=504) && self.outlasts(&entry, &sent.asked) {
             self.store.stats.stale_if_error.inc();
-            let said =
-                format!("{}; fwd-status={}; detail=stale-if-error", sent.status, status.as_u16());
+            let status = status.as_u16();
+            let status =
+                said(format_args!("{}; fwd-status={status}; detail=stale-if-error", sent.status));
             let (entry, form) = self.formed(&sent.key, entry, &sent.asked.headers).await;
             let by = (&sent.asked.method, &sent.asked.headers);
-            let response = from_stored(&entry, form, by, &said, response.stream);
+            let response = from_stored(&entry, form, by, status, response.stream);
             sent.leader.flight.say(Outcome::Instead(entry));
             return Arrived::Response(response);
         }
@@ -120,8 +121,8 @@ impl Caching {
         // Whatever was left of the origin's answer is not the client's.
         response.stream.flags = Default::default();
         let (fresh, form) = self.formed(&key, fresh, &asked.headers).await;
-        let said = format!("{status}; fwd-status=304");
-        from_stored(&fresh, form, (&asked.method, &asked.headers), &said, response.stream)
+        let status = said(format_args!("{status}; fwd-status=304"));
+        from_stored(&fresh, form, (&asked.method, &asked.headers), status, response.stream)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::exchange::headers::asks_to_switch;
@@ -102,19 +102,31 @@ pub(super) fn head(input: &mut Bytes, limits: Limits) -> Result<Option<Head>, Re
         let mut fields = vec![MaybeUninit::uninit(); limits.headers];
         parse(input, &mut fields, limits)
     };
-    let Some((mut parts, minor, len)) = parsed? else { return Ok(None) };
-    let framing = framing(&mut parts.headers, minor, limits.chunked_length)?;
-    let keep_alive = keeps_alive(&parts.headers, minor);
+    let Some((mut parts, minor, len, seen)) = parsed? else { return Ok(None) };
+    let framing = match seen.length {
+        true => framing(&mut parts.headers, minor, limits.chunked_length)?,
+        false => Framing::Length(0),
+    };
+    let keep_alive = if seen.connection { keeps_alive(&parts.headers, minor) } else { minor > 0 };
     let has_body = framing != Framing::Length(0);
-    let wants_tunnel = minor > 0 && wants_tunnel(&parts, has_body);
+    let may_want = seen.connection || parts.method == Method::CONNECT;
+    let wants_tunnel = minor > 0 && may_want && wants_tunnel(&parts, has_body);
     let expects = minor > 0 && has_body && expects_continue(&parts.headers);
     let framing = if wants_tunnel { Framing::Close } else { framing };
     drop(input.split_to(len));
     Ok(Some(Head { parts, framing, keep_alive, expects_continue: expects, wants_tunnel }))
 }
 
-/// A head, the minor version and its length in bytes.
-type Parsed = Option<(RequestHead, u8, usize)>;
+/// A head, the minor version, its length in bytes, and which of its headers are to be looked at.
+type Parsed = Option<(RequestHead, u8, usize, Seen)>;
+
+/// Which headers are there at all, so that few are looked for.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// `Content-Length` or `Transfer-Encoding`.
+    length: bool,
+    connection: bool,
+}
 
 /// The values share the bytes of `input`.
 fn parse<'b>(
@@ -141,11 +153,14 @@ fn parse<'b>(
     parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     // Room for what is added on the way as well.
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
+    let mut seen = Seen::default();
     for field in &*request.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_invalid| Refusal::Malformed("a header has no valid name"))?;
         let value = HeaderValue::from_maybe_shared(input.slice_ref(field.value))
             .map_err(|_invalid| Refusal::Malformed("a header has no valid value"))?;
+        seen.length |= name == CONTENT_LENGTH || name == TRANSFER_ENCODING;
+        seen.connection |= name == CONNECTION;
         headers.try_append(name, value).map_err(|_full| Refusal::TooLarge)?;
     }
     parts.headers = headers;
@@ -153,7 +168,7 @@ fn parse<'b>(
         let names = request.headers.iter().map(|field| input.slice_ref(field.name.as_bytes()));
         parts.extensions.insert(OriginalNames::new(names));
     }
-    Ok(Some((parts, minor, len)))
+    Ok(Some((parts, minor, len, seen)))
 }
 
 /// A target in one of its four forms (RFC 9112 section 3.2).

@@ -8,7 +8,7 @@ use crate::exchange::ResponseHead;
 use crate::hcm::compile::Http1Options;
 use crate::hcm::date;
 use crate::hcm::exchange::TrackedBody;
-use crate::http1::fields::{content_length, keeps_alive, push_field};
+use crate::http1::fields::{content_length, push_field, says_close};
 use crate::http1::{HeaderCase, Message, MessageFraming};
 
 /// A usual head.
@@ -50,12 +50,11 @@ pub(super) fn answer(
     // Who sent CONNECT may have sent more for the other side of a tunnel.
     let keep_alive = asked.keep_alive
         && asked.method != Method::CONNECT
-        && framing.is_none_or(|framing| framing != MessageFraming::Close)
-        && keeps_alive(&head.headers, 1);
+        && framing.is_none_or(|framing| framing != MessageFraming::Close);
     let case = HeaderCase::new(&head.extensions, options.names);
     let mut lead = Vec::with_capacity(before.len() + USUAL_HEAD);
     lead.extend_from_slice(before);
-    encode(&mut lead, &head, framing, (asked, keep_alive, is_tunnel), &case);
+    let keep_alive = encode(&mut lead, &head, framing, (asked, keep_alive, is_tunnel), &case);
     let message = Message::new(lead, body, framing.unwrap_or(MessageFraming::Length(0)), case);
     Answer { message, keep_alive, is_tunnel }
 }
@@ -85,13 +84,14 @@ fn framing(
     })
 }
 
+/// Writes a head. Whether the connection is kept after it is a matter of what it says as well.
 fn encode(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     framing: Option<MessageFraming>,
-    (asked, keep_alive, is_tunnel): (&Asked, bool, bool),
+    (asked, mut keep_alive, is_tunnel): (&Asked, bool, bool),
     case: &HeaderCase,
-) {
+) -> bool {
     out.extend_from_slice(if asked.is_http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
@@ -102,7 +102,11 @@ fn encode(
         match *name {
             // The answer to HEAD tells the length of what it leaves out, as does 304.
             CONTENT_LENGTH if framing.is_none() && head.status != StatusCode::NO_CONTENT => {}
-            CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION => continue,
+            CONNECTION => {
+                keep_alive &= !says_close(value.as_bytes());
+                continue;
+            }
+            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
             DATE => has_date = true,
             _ => {}
         }
@@ -132,4 +136,5 @@ fn encode(
         push_field(out, &case.written(&CONNECTION), connection);
     }
     out.extend_from_slice(b"\r\n");
+    keep_alive
 }

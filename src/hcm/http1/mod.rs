@@ -37,7 +37,7 @@ use crate::exchange::deadline::Deadline;
 use crate::exchange::upgrade::WantsTunnel;
 use crate::exchange::{Body, LocalReply};
 use crate::http1::{BodyReader, Framing, Message, SendError};
-use crate::net::{FileCopy, FromFiles, ShortWrites};
+use crate::net::{FromFiles, ShortWrites};
 
 /// Bytes of a request's body that are read for nobody, to have the connection for the next request.
 const DRAINED: usize = 64 * 1024;
@@ -222,8 +222,7 @@ impl Http1 {
         let State::Waiting { asked, interims, .. } = &mut self.state else { return ON };
         match answer {
             Poll::Ready(Ok(mut response)) => {
-                let copy = response.extensions_mut().remove::<Arc<FileCopy>>();
-                self.write.0.set_copy(copy);
+                self.write.0.set_copy(response.body_mut().take_copy());
                 asked.keep_alive &= !self.ending && !matches!(self.reader, Reader::Lost);
                 let options = &self.handle.hcm.config.http1;
                 let answer = encode::answer(response, asked, options, interims.rest());
