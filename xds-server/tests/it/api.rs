@@ -51,11 +51,10 @@ fn port(endpoint: &nuncio::proto::envoy::config::endpoint::v3::LbEndpoint) -> u3
     use nuncio::proto::envoy::config::core::v3::{address::Address, socket_address::PortSpecifier};
     use nuncio::proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
     let HostIdentifier::Endpoint(endpoint) = endpoint.host_identifier.as_ref().unwrap();
-    match endpoint.address.as_ref().unwrap().address.as_ref().unwrap() {
-        Address::SocketAddress(socket) => match socket.port_specifier.as_ref().unwrap() {
-            PortSpecifier::PortValue(port) => *port,
-        },
-    }
+    let address = endpoint.address.as_ref().unwrap().address.as_ref().unwrap();
+    let Address::SocketAddress(socket) = address;
+    let PortSpecifier::PortValue(port) = socket.port_specifier.as_ref().unwrap();
+    *port
 }
 
 #[tokio::test]
