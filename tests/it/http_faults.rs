@@ -23,7 +23,7 @@ fn logged(routes: &[Value]) -> Value {
     )
 }
 
-async fn logged_lines(proxy: &Proxy, n: usize) -> Vec<String> {
+pub(crate) async fn logged_lines(proxy: &Proxy, n: usize) -> Vec<String> {
     eventually("the access log has its lines", async || {
         let lines: Vec<_> = proxy.process.stdout().lines().map(str::to_owned).collect();
         (lines.len() >= n).then_some(lines)
