@@ -32,6 +32,8 @@ mod hedging;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod http_clients;
 #[cfg(test)]
 mod http_early;
