@@ -11,23 +11,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::codec::{Codable, CorkedHttp2, Ended, http2};
+use super::codec::{Codable, Ended};
 use super::compile::Codec;
 use super::http1::Http1;
+use super::http2::{Failure, Http2Connection};
 use super::{Hcm, HcmConfig};
 use crate::exchange::Downstream;
 use crate::exchange::deadline::Deadline;
-use crate::net::{Corked, Rewind};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Told to the connections of one version of a listener when it stops taking new ones.
 #[derive(Debug, Default)]
@@ -187,12 +186,9 @@ impl Hcm {
                 Codec::Http2 => {
                     config.stats.downstream_cx_http2_total.inc();
                     config.stats.downstream_cx_http2_active.inc();
-                    let (read, write) = socket.into_split();
-                    let (io, cork) = Corked::new(Rewind::new(read, peeked), write);
-                    let conn = http2(config, TokioIo::new(io), Arc::clone(&handle));
-                    // Twice as large as one of HTTP/1, which shall not pay for it.
-                    let conn = Box::new(CorkedHttp2 { conn, cork, ended: None });
-                    Run::new(conn, &handle).await;
+                    // Larger than one of HTTP/1, which shall not pay for it.
+                    let conn = Http2Connection::new(socket, peeked.into(), Arc::clone(&handle));
+                    Run::new(Box::new(conn), &handle).await;
                     config.stats.downstream_cx_http2_active.dec();
                 }
                 Codec::Http1 | Codec::Auto => {
@@ -256,9 +252,7 @@ impl<C: Codable + Unpin> Future for Run<'_, C> {
         let Self { conn, handle, timers } = &mut *self;
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut *conn).poll(cx) {
-                if let Ended::Http2(error) = &ended
-                    && (error.is_parse() || error.is_parse_too_large())
-                {
+                if matches!(ended, Ended::Http2(Failure::Protocol(..))) {
                     handle.hcm.config.stats.downstream_cx_protocol_error.inc();
                 }
                 tracing::debug!(%ended, peer = %handle.downstream.remote, "connection ended");

@@ -1,15 +1,15 @@
-//! From hyper's request to hyper's response: the future of one exchange, and the body that closes
+//! From a codec's request to the response it sends: the future of one exchange, and the body that closes
 //! its books.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -24,16 +24,6 @@ use crate::net::FileCopy;
 /// Answers the requests of one connection.
 #[derive(Clone)]
 pub(super) struct ConnectionService(pub(super) Arc<ConnectionHandle>);
-
-impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
-    type Response = http::Response<TrackedBody>;
-    type Error = Reset;
-    type Future = Exchange;
-
-    fn call(&self, request: http::Request<Incoming>) -> Exchange {
-        self.exchange(request.map(Body::from))
-    }
-}
 
 impl ConnectionService {
     /// Sends a request through the filters.
@@ -51,8 +41,8 @@ impl ConnectionService {
     }
 
     /// Answers what a codec could not read as a request.
-    pub(super) fn refuse(&self, reply: LocalReply) -> Exchange {
-        let (in_flight, facts) = self.begin(&Method::GET, Version::HTTP_11);
+    pub(super) fn refuse(&self, version: Version, reply: LocalReply) -> Exchange {
+        let (in_flight, facts) = self.begin(&Method::GET, version);
         let response = request::refused(&self.0, facts.version, reply);
         Exchange {
             state: State::Answered(Some(Box::new(response))),
@@ -68,7 +58,7 @@ impl ConnectionService {
     }
 }
 
-/// The stream cannot be answered; hyper resets it or closes the connection.
+/// The stream cannot be answered; its codec resets it or closes the connection.
 #[derive(Debug, Error)]
 #[error("the stream was reset: {0}")]
 pub(super) struct Reset(&'static str);
@@ -170,6 +160,18 @@ impl TrackedBody {
     pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
         stream.complete = body.is_end_stream();
         Self { body, stream, idle: None, heard: 0, life: None, in_flight, broken: None }
+    }
+
+    /// How long nothing may move on the stream.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.stream.idle_timeout
+    }
+
+    /// The client took nothing for too long: its stream is about to be reset.
+    pub(super) fn stalled(&mut self) {
+        self.stream.complete = false;
+        self.stream.flags.set(ResponseFlag::StreamIdleTimeout);
+        self.stream.details = "stream_idle_timeout";
     }
 
     /// The same bytes in a file, if they are in one.

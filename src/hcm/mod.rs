@@ -18,6 +18,7 @@ pub mod connection;
 mod date;
 mod exchange;
 mod http1;
+pub mod http2;
 mod local_reply;
 mod proxy_status;
 mod request;

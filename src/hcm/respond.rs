@@ -1,4 +1,4 @@
-//! Late header work on a response, and the step to hyper's form of it.
+//! Late header work on a response, and the step to the form that codecs send.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) fn request_id(config: &HcmConfig, head: &RequestHead) -> Option<Heade
     }
 }
 
-/// Makes the response that hyper sends.
+/// Makes the response that a codec sends.
 pub(super) fn finish(
     in_flight: InFlight,
     facts: Facts,

@@ -234,7 +234,7 @@ fn settle_path(head: &mut RequestHead, config: &HcmConfig) -> Result<(), LocalRe
 
 /// Whether an authority is made of what RFC 3986 section 3.2 has in one. With a `/` in it, or a `?`, it would
 /// say where the path begins for whoever puts the two together.
-fn is_authority(text: &[u8]) -> bool {
+pub(super) fn is_authority(text: &[u8]) -> bool {
     let is_part =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@[]%".contains(byte);
     !text.is_empty() && text.iter().all(is_part)

@@ -57,6 +57,8 @@ crate::stats! {
         counter downstream_rq_idle_timeout,
         /// Streams that lived too long.
         counter downstream_rq_max_duration_reached,
+        /// HTTP/2 connections closed because most of their streams were reset before an answer.
+        counter downstream_rq_too_many_premature_resets,
         /// Requests whose head did not arrive in time.
         counter downstream_rq_header_timeout,
         /// Requests that did not arrive in time.

@@ -1,7 +1,5 @@
 //! Sockets: binding listeners, and what stands between a socket and its codec.
 
-pub mod cork;
-pub mod rewind;
 pub mod sendfile;
 pub mod vectored;
 
@@ -10,8 +8,6 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub use cork::{Cork, Corked};
-pub use rewind::Rewind;
 pub use sendfile::{FileCopy, FromFiles};
 pub use vectored::ShortWrites;
 

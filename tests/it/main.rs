@@ -34,6 +34,8 @@ mod hostile;
 #[cfg(test)]
 mod http1_connections;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod http_clients;
 #[cfg(test)]
 mod http_early;

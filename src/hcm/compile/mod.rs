@@ -15,6 +15,8 @@ use http::HeaderValue;
 
 use self::protocols::{compile_common, compile_http1, compile_http2};
 use super::client::Detection;
+use super::http2::FloodLimits;
+use super::http2::stats::Http2Stats;
 use super::local_reply::LocalReplies;
 use super::proxy_status::ProxyStatus;
 use super::sane::{HostPolicy, Underscores};
@@ -94,7 +96,7 @@ pub struct HcmConfig {
     /// The upstream is asked whether it wants the body of a request that expects to be told. Otherwise
     /// the client is told so by us.
     ///
-    /// Differs: between HTTP/1.1 upstreams and clients only, and 100 when the body is read.
+    /// Differs: with HTTP/1.1 upstreams only, and 100 when the body is read.
     pub proxy_100_continue: bool,
     /// Give every request an id.
     pub generate_request_id: bool,
@@ -112,6 +114,8 @@ pub struct HcmConfig {
     pub stat_prefix: Arc<str>,
     /// Cells of its stat prefix.
     pub stats: Arc<HttpStats>,
+    /// Cells of the HTTP/2 codec.
+    pub http2_stats: Arc<Http2Stats>,
 }
 
 /// `HttpConnectionManager.codec_type`.
@@ -161,15 +165,21 @@ pub struct Http1Options {
     pub allow_absolute_url: bool,
 }
 
-/// Limits of HTTP/2; absent values are the codec's.
+/// Limits of HTTP/2.
 #[derive(Debug, Clone, Copy)]
 pub struct Http2Options {
     /// Streams a client may have open.
     pub max_concurrent_streams: u32,
     /// Bytes in flight on a stream.
-    pub initial_stream_window_size: Option<u32>,
+    pub initial_stream_window_size: u32,
     /// Bytes in flight on a connection.
-    pub initial_connection_window_size: Option<u32>,
+    pub initial_connection_window_size: u32,
+    /// Bytes of the tables of header compression.
+    pub hpack_table_size: u32,
+    /// What a client may ask of the codec without asking for anything useful.
+    pub flood: FloodLimits,
+    /// A malformed request ends its stream, instead of the connection.
+    pub stream_error_on_invalid_message: bool,
     /// Interval and timeout of pings.
     pub keepalive: Option<(Duration, Duration)>,
 }
@@ -265,6 +275,7 @@ pub fn compile(
         strip_port_mode,
         local_reply_config,
         original_ip_detection_extensions,
+        stream_error_on_invalid_http_message,
         upgrade_configs,
         scheme_header_transformation,
         proxy_status_config,
@@ -284,7 +295,11 @@ pub fn compile(
     let http1 = errors
         .take(compile_http1(http_protocol_options.unwrap_or_default()).at("http_protocol_options"));
     let http2 = errors.take(
-        compile_http2(&http2_protocol_options.unwrap_or_default()).at("http2_protocol_options"),
+        compile_http2(
+            &http2_protocol_options.unwrap_or_default(),
+            stream_error_on_invalid_http_message.unwrap_or(false),
+        )
+        .at("http2_protocol_options"),
     );
     let server = errors.take(compile_server(server_name, server_header_transformation));
     let max_kb = errors.take(
@@ -386,6 +401,7 @@ pub fn compile(
         local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),
+        http2_stats: cx.telemetry.group(Scope::global("http2")),
         stat_prefix,
     })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Http1Options, Http2Options, optional_header, timeout};
 use crate::config::{Errors, Fault, OrFault, fields};
+use crate::hcm::http2::FloodLimits;
 use crate::hcm::sane::Underscores;
 use crate::http1;
 use crate::proto::envoy::config::core::v3 as core;
@@ -74,45 +75,85 @@ pub(super) fn compile_http1(options: core::Http1ProtocolOptions) -> Result<Http1
     })
 }
 
-pub(super) fn compile_http2(options: &core::Http2ProtocolOptions) -> Result<Http2Options, Errors> {
+/// What may be in flight where nothing is said.
+const DEFAULT_WINDOW: u32 = 1024 * 1024;
+
+/// `stream_errors` is the connection manager's word on malformed requests.
+pub(super) fn compile_http2(
+    options: &core::Http2ProtocolOptions,
+    stream_errors: bool,
+) -> Result<Http2Options, Errors> {
     let core::Http2ProtocolOptions {
         hpack_table_size,
         max_concurrent_streams,
         initial_stream_window_size,
         initial_connection_window_size,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
         connection_keepalive,
     } = options;
     let mut errors = Errors::new();
-    if hpack_table_size.is_some_and(|size| size != 4096) {
-        errors
-            .push("hpack_table_size", Fault::unsupported("the table has 4096 bytes; leave it out"));
-    }
-    let streams = errors.take(
-        fields::in_range(max_concurrent_streams.unwrap_or(1024), 1..=2_147_483_647)
-            .at("max_concurrent_streams"),
-    );
-    const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=2_147_483_647;
-    for (value, name) in [
-        (initial_stream_window_size, "initial_stream_window_size"),
-        (initial_connection_window_size, "initial_connection_window_size"),
-    ] {
-        if let Some(value) = value {
-            errors.take(fields::in_range(*value, WINDOW).at(name));
-        }
-    }
-    let keepalive = match connection_keepalive {
-        None => None,
-        Some(settings) => {
-            errors.take(compile_keepalive(settings).at("connection_keepalive")).flatten()
-        }
+    let usual = FloodLimits::default();
+    let mut number = |value: &Option<u32>, (low, high), default, name| {
+        let value = fields::in_range(value.unwrap_or(default), low..=high).at(name);
+        errors.take(value).unwrap_or(default)
     };
+    let streams = (1, 2_147_483_647);
+    let window = (65_535, 2_147_483_647);
+    let some = (1, u32::MAX);
+    let any = (0, u32::MAX);
+    let mut compiled = Http2Options {
+        max_concurrent_streams: number(
+            max_concurrent_streams,
+            streams,
+            1024,
+            "max_concurrent_streams",
+        ),
+        initial_stream_window_size: number(
+            initial_stream_window_size,
+            window,
+            DEFAULT_WINDOW,
+            "initial_stream_window_size",
+        ),
+        initial_connection_window_size: number(
+            initial_connection_window_size,
+            window,
+            DEFAULT_WINDOW,
+            "initial_connection_window_size",
+        ),
+        hpack_table_size: number(hpack_table_size, any, 4096, "hpack_table_size"),
+        flood: FloodLimits {
+            outbound: number(max_outbound_frames, some, usual.outbound, "max_outbound_frames"),
+            outbound_control: number(
+                max_outbound_control_frames,
+                some,
+                usual.outbound_control,
+                "max_outbound_control_frames",
+            ),
+            empty: max_consecutive_inbound_frames_with_empty_payload.unwrap_or(usual.empty),
+            priority: max_inbound_priority_frames_per_stream.unwrap_or(usual.priority),
+            window_update: number(
+                max_inbound_window_update_frames_per_data_frame_sent,
+                some,
+                usual.window_update,
+                "max_inbound_window_update_frames_per_data_frame_sent",
+            ),
+        },
+        stream_error_on_invalid_message: override_stream_error_on_invalid_http_message
+            .unwrap_or(stream_errors || *stream_error_on_invalid_http_messaging),
+        keepalive: None,
+    };
+    if let Some(settings) = connection_keepalive {
+        compiled.keepalive =
+            errors.take(compile_keepalive(settings).at("connection_keepalive")).flatten();
+    }
     errors.finish()?;
-    Ok(Http2Options {
-        max_concurrent_streams: streams.unwrap_or(1024),
-        initial_stream_window_size: *initial_stream_window_size,
-        initial_connection_window_size: *initial_connection_window_size,
-        keepalive,
-    })
+    Ok(compiled)
 }
 
 fn compile_keepalive(

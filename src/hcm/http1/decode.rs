@@ -6,10 +6,10 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
-use crate::exchange::headers::asks_to_switch;
+use crate::exchange::headers::{asks_to_switch, expects_continue};
 use crate::exchange::{LocalReply, RequestHead};
 use crate::hcm::HcmConfig;
 use crate::http1::chunked::Chunked;
@@ -212,10 +212,6 @@ fn framing(headers: &mut HeaderMap, minor: u8, chunked_length: bool) -> Result<F
         }
         TransferCoding::Chunked => Ok(Framing::Chunked(Chunked::default())),
     }
-}
-
-fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// An upgrade beside a body is left alone: the body would be read by one, and taken for the new protocol

@@ -208,7 +208,8 @@ impl Http1 {
     fn answer_with(&mut self, reply: LocalReply) -> Step {
         self.deadline = None;
         self.looked_at = 0;
-        let exchange = ConnectionService(Arc::clone(&self.handle)).refuse(reply);
+        let exchange =
+            ConnectionService(Arc::clone(&self.handle)).refuse(http::Version::HTTP_11, reply);
         let method = http::Method::GET;
         let asked = Asked { method, is_http10: false, keep_alive: false, wants_tunnel: false };
         self.state = State::Waiting { exchange, asked, interims: Interims::default() };

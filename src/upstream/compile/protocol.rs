@@ -189,8 +189,25 @@ fn http2_options(proto: core::Http2ProtocolOptions) -> Result<Http2Settings, Err
         max_concurrent_streams,
         initial_stream_window_size,
         initial_connection_window_size,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
         connection_keepalive,
     } = proto;
+    // The codec has limits of its own on what a host may do, and resets the stream of a malformed response.
+    let _ = (
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+    );
     let mut errors = Errors::new();
     let default = Http2Settings::default();
     let mut number = |value: Option<u32>, low: u32, default: u32, field: &'static str| match value {
