@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full};
+use hyper::ext::Protocol;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::harness::resources::{
     bootstrap, filter, hcm, listener_of, route, router, static_cluster, table, to, with,
 };
-use crate::harness::{Http1, Origin, Proxy};
+use crate::harness::{Http1, Http2, Origin, Proxy};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nhost: t\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\r\n";
 const AGREE: &[u8] =
@@ -352,4 +355,63 @@ async fn a_tunnel_that_is_silent_both_ways_is_closed_and_one_that_is_not_is_kept
     assert!(client.is_over().await);
     assert!(origin.is_over().await);
     proxy.until_stat("http.in.downstream_rq_idle_timeout", 1).await;
+}
+
+#[tokio::test]
+async fn a_websocket_of_http2_is_one_of_http1_to_the_origin() {
+    let far = Far::start().await;
+    let options = json!({ "http2_protocol_options": { "allow_connect": true } });
+    let (proxy, address) = in_front_of(far.address, &[to("far")], with(websocket(), options)).await;
+    let mut client = Http2::connect(address).await;
+    let request = http::Request::connect("http://t.test/chat?room=1")
+        .extension(Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .body(Full::default().boxed())
+        .unwrap();
+    let asked = tokio::spawn(async move { (client.open(request).await, client) });
+    let mut origin = far.accept().await;
+    let head = origin.head().await;
+    assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\n"), "{head}");
+    for line in ["host: t.test\r\n", "upgrade: websocket\r\n", "connection: upgrade\r\n"] {
+        assert!(head.contains(line), "{line} in {head}");
+    }
+    origin.send(AGREE).await;
+    let (answer, mut client) = in_time(asked).await.unwrap();
+    let answer = answer.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("upgrade")), (200, None));
+    assert_eq!(answer.headers()["x-far"], "1");
+    let tunnel = in_time(hyper::upgrade::on(answer)).await.unwrap();
+    let mut tunnel = TokioIo::new(tunnel);
+    for round in 0..20 {
+        in_time(tunnel.write_all(format!("ask {round};").as_bytes())).await.unwrap();
+        assert_eq!(origin.read_until(";").await, format!("ask {round};"));
+        let told = format!("tell {round};");
+        origin.send(&told).await;
+        let mut read = vec![0; told.len()];
+        in_time(tunnel.read_exact(&mut read)).await.unwrap();
+        assert_eq!(read, told.as_bytes());
+    }
+    drop(tunnel);
+    assert!(origin.is_over().await);
+    proxy.until_stat("http.in.downstream_rq_active", 0).await;
+    proxy.until_stat("cluster.far.upstream_cx_active", 0).await;
+
+    // An origin that does not agree answers as it likes.
+    let request = http::Request::connect("http://t.test/chat")
+        .extension(Protocol::from_static("websocket"))
+        .body(Full::default().boxed())
+        .unwrap();
+    let asked = tokio::spawn(async move { (client.open(request).await, client) });
+    let mut origin = far.accept().await;
+    origin.head().await;
+    origin.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    let (answer, mut client) = in_time(asked).await.unwrap();
+    assert_eq!(answer.unwrap().status().as_u16(), 400);
+    // What is not allowed is refused, and the connection goes on.
+    let request = http::Request::connect("http://t.test/chat")
+        .extension(Protocol::from_static("other"))
+        .body(Full::default().boxed())
+        .unwrap();
+    assert_eq!(client.open(request).await.unwrap().status().as_u16(), 403);
+    assert!(far.is_alone().await);
 }

@@ -176,6 +176,8 @@ pub struct Http2Options {
     pub initial_connection_window_size: u32,
     /// Bytes of the tables of header compression.
     pub hpack_table_size: u32,
+    /// `CONNECT` may name a protocol (RFC 8441).
+    pub allow_connect: bool,
     /// What a client may ask of the codec without asking for anything useful.
     pub flood: FloodLimits,
     /// A malformed request ends its stream, instead of the connection.

@@ -88,6 +88,7 @@ pub(super) fn compile_http2(
         max_concurrent_streams,
         initial_stream_window_size,
         initial_connection_window_size,
+        allow_connect,
         max_outbound_frames,
         max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload,
@@ -127,6 +128,7 @@ pub(super) fn compile_http2(
             "initial_connection_window_size",
         ),
         hpack_table_size: number(hpack_table_size, any, 4096, "hpack_table_size"),
+        allow_connect: *allow_connect,
         flood: FloodLimits {
             outbound: number(max_outbound_frames, some, usual.outbound, "max_outbound_frames"),
             outbound_control: number(

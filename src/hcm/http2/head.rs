@@ -1,6 +1,6 @@
 //! From the fields of a header block to a request, if they make one (RFC 9113 sections 8.2 and 8.3).
 
-use http::header::{CONTENT_LENGTH, HOST, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
@@ -19,6 +19,8 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
     /// Headers; one more is kept, so that whoever counts them sees it.
     pub(super) count: usize,
+    /// `CONNECT` may name a protocol.
+    pub(super) allow_connect: bool,
 }
 
 /// Fields of a block as they are read. A block is always read to its end, whatever is wrong with it.
@@ -31,6 +33,7 @@ pub(super) struct Fields {
     scheme: Option<HeaderValue>,
     authority: Option<HeaderValue>,
     path: Option<HeaderValue>,
+    protocol: Option<HeaderValue>,
     headers: HeaderMap,
     length: Option<u64>,
     malformed: Option<Malformed>,
@@ -47,6 +50,8 @@ pub(super) struct RequestFields {
     pub(super) length: Option<u64>,
     /// Not all headers are here, there were so many.
     pub(super) is_too_large: bool,
+    /// It asks for a tunnel.
+    pub(super) wants_tunnel: bool,
 }
 
 impl Fields {
@@ -67,6 +72,7 @@ impl Fields {
             scheme: None,
             authority: None,
             path: None,
+            protocol: None,
             headers: HeaderMap::with_capacity(if is_trailers { 0 } else { 16 }),
             length: None,
             malformed: None,
@@ -118,6 +124,8 @@ impl Fields {
             Pseudo::Scheme => &mut self.scheme,
             Pseudo::Authority => &mut self.authority,
             Pseudo::Path => &mut self.path,
+            Pseudo::Protocol if self.limits.allow_connect => &mut self.protocol,
+            Pseudo::Protocol => return Err(Malformed("a protocol nobody offered")),
             Pseudo::Status => return Err(Malformed("a status in a request")),
         };
         match place.replace(value) {
@@ -150,6 +158,7 @@ impl Fields {
         if let Some(authority) = self.authority.take() {
             self.headers.insert(HOST, authority);
         }
+        let (method, wants_tunnel) = self.tunnel(method)?;
         let uri = match (&method, &self.scheme, &self.path) {
             (&Method::CONNECT, None, None) => {
                 let host = self.headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
@@ -165,7 +174,20 @@ impl Fields {
             _ => return Err(Malformed("no path or scheme")),
         };
         let Self { headers, length, .. } = self;
-        Ok(RequestFields { method, uri, headers, length, is_too_large })
+        Ok(RequestFields { method, uri, headers, length, is_too_large, wants_tunnel })
+    }
+
+    /// The method, and whether it is for a tunnel. One with a protocol is what HTTP/1.1 asks for by `Upgrade`
+    /// (RFC 8441 section 5), and goes on as such.
+    fn tunnel(&mut self, method: Method) -> Result<(Method, bool), Malformed> {
+        let is_connect = method == Method::CONNECT;
+        let Some(protocol) = self.protocol.take() else { return Ok((method, is_connect)) };
+        if !is_connect {
+            return Err(Malformed("a protocol without CONNECT"));
+        }
+        self.headers.insert(UPGRADE, protocol);
+        self.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        Ok((Method::GET, true))
     }
 
     /// The trailers.
@@ -224,7 +246,7 @@ fn path_of(method: &Method, text: &[u8]) -> Result<PathAndQuery, Malformed> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { bytes: 200, count: 5 };
+    const LIMITS: Limits = Limits { bytes: 200, count: 5, allow_connect: true };
 
     fn fields(list: &[(&str, &str)]) -> Fields {
         let mut fields = Fields::of_request(LIMITS);
@@ -238,6 +260,7 @@ mod tests {
                 ":method" => Name::Pseudo(Pseudo::Method),
                 ":scheme" => Name::Pseudo(Pseudo::Scheme),
                 ":path" => Name::Pseudo(Pseudo::Path),
+                ":protocol" => Name::Pseudo(Pseudo::Protocol),
                 ":authority" => Name::Pseudo(Pseudo::Authority),
                 ":status" => Name::Pseudo(Pseudo::Status),
                 other => HeaderName::from_lowercase(other.as_bytes())
@@ -252,6 +275,27 @@ mod tests {
 
     fn with(more: &[(&str, &str)]) -> Result<RequestFields, Malformed> {
         fields(&[&USUAL, more].concat()).into_request(false)
+    }
+
+    #[test]
+    fn connect_with_a_protocol_is_an_upgrade_if_it_is_allowed() {
+        let connect = |protocol: &'static str| {
+            [
+                (":method", "CONNECT"),
+                (":protocol", protocol),
+                (":scheme", "http"),
+                (":path", "/chat"),
+                (":authority", "a.test"),
+            ]
+        };
+        let request = fields(&connect("websocket")).into_request(false).unwrap();
+        assert_eq!((&request.method, request.uri.path()), (&Method::GET, "/chat"));
+        assert_eq!(request.headers[UPGRADE], "websocket");
+        assert!(request.wants_tunnel);
+        let mut refused = Fields::of_request(Limits { allow_connect: false, ..LIMITS });
+        push(&mut refused, &connect("websocket"));
+        assert!(refused.into_request(false).is_err());
+        assert!(with(&[(":protocol", "websocket")]).is_err(), "a GET");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 
 use super::Http2Connection;
 use super::close::Phase;
@@ -99,6 +99,7 @@ impl<S> Http2Connection<S> {
         let limits = Limits {
             bytes: config.max_request_headers_bytes as usize,
             count: config.max_headers_count as usize,
+            allow_connect: config.http2.allow_connect,
         };
         let slot = self.streams.slot(id);
         let mut fields = match slot {
@@ -179,9 +180,9 @@ impl<S> Http2Connection<S> {
                 (Some(inbound), Body::boxed(body))
             }
         };
-        let is_too_large = fields.is_too_large;
+        let (is_too_large, wants_tunnel) = (fields.is_too_large, fields.wants_tunnel);
         let mut request = fields.with(body);
-        if *request.method() == Method::CONNECT {
+        if wants_tunnel {
             request.extensions_mut().insert(WantsTunnel);
         }
         if proxies {

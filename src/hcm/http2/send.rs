@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::StatusCode;
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -204,7 +205,11 @@ fn put_head(stream: &mut Stream, heads: &mut Heads, output: &mut Output) -> bool
     }
     let taken = std::mem::replace(&mut stream.answer, Answer::Taken);
     let Answer::Head(response) = taken else { return false };
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // There is no such status here: a tunnel is open (RFC 8441 section 5).
+        head.status = StatusCode::OK;
+    }
     let ends = body.is_end_stream();
     let flags = if ends { END_STREAM } else { 0 };
     heads.put(output, (stream.id, flags), &head, body.size_hint().exact());

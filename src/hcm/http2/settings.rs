@@ -1,5 +1,7 @@
 //! SETTINGS (RFC 9113 section 6.5).
 
+use smallvec::SmallVec;
+
 use super::frame::{Fault, MAX_31_BITS, MAX_FRAME_SIZE, Reason, SETTINGS, put_head};
 use super::hpack::DEFAULT_TABLE_SIZE;
 use crate::hcm::HcmConfig;
@@ -10,6 +12,8 @@ const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const INITIAL_WINDOW_SIZE: u16 = 0x4;
 const MAX_FRAME_SIZE_ID: u16 = 0x5;
 const MAX_HEADER_LIST_SIZE: u16 = 0x6;
+/// RFC 8441 section 3.
+const ENABLE_CONNECT_PROTOCOL: u16 = 0x8;
 
 /// The window of a connection, and of a stream before anything else was said.
 pub(super) const DEFAULT_WINDOW: u32 = 65_535;
@@ -59,16 +63,17 @@ impl Changes {
 /// Appends our own settings.
 pub(super) fn put_own(out: &mut Vec<u8>, config: &HcmConfig) {
     let options = &config.http2;
-    let all = [
+    let mut settings = SmallVec::<[(u16, u32); 5]>::from_slice(&[
         (MAX_CONCURRENT_STREAMS, options.max_concurrent_streams),
         (INITIAL_WINDOW_SIZE, options.initial_stream_window_size),
         (MAX_HEADER_LIST_SIZE, config.max_request_headers_bytes),
-        (HEADER_TABLE_SIZE, options.hpack_table_size),
-    ];
-    let settings = match options.hpack_table_size {
-        DEFAULT_TABLE_SIZE => &all[..3],
-        _ => &all[..],
-    };
+    ]);
+    if options.hpack_table_size != DEFAULT_TABLE_SIZE {
+        settings.push((HEADER_TABLE_SIZE, options.hpack_table_size));
+    }
+    if options.allow_connect {
+        settings.push((ENABLE_CONNECT_PROTOCOL, 1));
+    }
     put_head(out, settings.len() * 6, (SETTINGS, 0), 0);
     for (id, value) in settings {
         out.extend_from_slice(&id.to_be_bytes());

@@ -189,6 +189,7 @@ fn http2_options(proto: core::Http2ProtocolOptions) -> Result<Http2Settings, Err
         max_concurrent_streams,
         initial_stream_window_size,
         initial_connection_window_size,
+        allow_connect,
         max_outbound_frames,
         max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload,
@@ -209,6 +210,10 @@ fn http2_options(proto: core::Http2ProtocolOptions) -> Result<Http2Settings, Err
         override_stream_error_on_invalid_http_message,
     );
     let mut errors = Errors::new();
+    if allow_connect {
+        let reason = "upgrades go to upstreams by HTTP/1.1 alone";
+        errors.push("allow_connect", Fault::unsupported(reason));
+    }
     let default = Http2Settings::default();
     let mut number = |value: Option<u32>, low: u32, default: u32, field: &'static str| match value {
         None => default,

@@ -18,6 +18,8 @@ pub(in crate::hcm::http2) enum Pseudo {
     Authority,
     Method,
     Path,
+    /// What a tunnel is for (RFC 8441 section 4).
+    Protocol,
     Scheme,
     Status,
 }
@@ -28,6 +30,7 @@ impl Pseudo {
             Self::Authority => ":authority",
             Self::Method => ":method",
             Self::Path => ":path",
+            Self::Protocol => ":protocol",
             Self::Scheme => ":scheme",
             Self::Status => ":status",
         }
@@ -37,8 +40,8 @@ impl Pseudo {
 impl Name {
     pub(super) fn parse(text: &[u8]) -> Self {
         if text.first() == Some(&b':') {
-            use Pseudo::{Authority, Method, Path, Scheme, Status};
-            let known = [Path, Method, Authority, Scheme, Status];
+            use Pseudo::{Authority, Method, Path, Protocol, Scheme, Status};
+            let known = [Path, Method, Authority, Scheme, Status, Protocol];
             let found = known.into_iter().find(|pseudo| pseudo.text().as_bytes() == text);
             return found.map_or(Self::Malformed(text.len()), Self::Pseudo);
         }
