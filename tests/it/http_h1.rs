@@ -331,3 +331,27 @@ async fn an_early_hint_reaches_the_client_before_the_response_is_made() {
     release.send(()).await.unwrap();
     assert_eq!(client.answer().await.status, 200, "who did not ask for hints gets none");
 }
+
+#[tokio::test]
+async fn an_early_hint_that_comes_with_the_response_is_told_as_well() {
+    let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = static_cluster("one", &[listening.local_addr().unwrap()]);
+    tokio::spawn(async move {
+        let (mut stream, _) = listening.accept().await.unwrap();
+        let mut read = [0; 4096];
+        while stream.read(&mut read).await.unwrap() > 0 {
+            let both = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n\
+                HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(both).await.unwrap();
+        }
+    });
+    let routes = json!({ "route_config": table("local", &[to("one")]) });
+    let listener = listener_of("in", hcm(routes, json!({ "proxy_100_continue": true })));
+    let proxy = Proxy::with(bootstrap(&[listener], &[cluster])).await;
+    let mut client = Http1::connect(proxy.listener("in").await).await;
+    for _ in 0..20 {
+        client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+        assert_eq!(client.head().await.unwrap().0, 103);
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+}

@@ -58,11 +58,7 @@ impl Interims {
         cx: &mut Context<'_>,
         io: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
-        if let Some(queue) = &self.passed_on
-            && queue.is_waiting.swap(false, Ordering::AcqRel)
-        {
-            self.bytes.append(&mut queue.bytes.lock());
-        }
+        self.collect();
         while self.written < self.bytes.len() {
             match Pin::new(&mut *io).poll_write(cx, &self.bytes[self.written..]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -76,9 +72,18 @@ impl Interims {
         Ok(())
     }
 
-    /// What is still to go out before the response.
-    pub(super) fn rest(&self) -> &[u8] {
+    /// What is still to go out before the response, which may have come with it.
+    pub(super) fn rest(&mut self) -> &[u8] {
+        self.collect();
         &self.bytes[self.written..]
+    }
+
+    fn collect(&mut self) {
+        if let Some(queue) = &self.passed_on
+            && queue.is_waiting.swap(false, Ordering::AcqRel)
+        {
+            self.bytes.append(&mut queue.bytes.lock());
+        }
     }
 }
 

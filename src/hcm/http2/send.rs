@@ -14,6 +14,7 @@ use super::answer::Heads;
 use super::frame::{END_STREAM, Fault, MAX_31_BITS, Reason, WINDOW_UPDATE, put_numbers};
 use super::output::Output;
 use super::streams::{Answer, Stream};
+use super::wake::Interim;
 use crate::hcm::connection::ConnectionHandle;
 
 /// Bytes that wait to be sent, at which streams wait.
@@ -64,7 +65,16 @@ impl<S> Http2Connection<S> {
         if let Answer::Awaited(exchange) = &mut stream.answer {
             match Pin::new(exchange).poll(&mut cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(response)) => stream.answer = Answer::Head(response),
+                Poll::Ready(Ok(response)) => {
+                    let id = stream.id;
+                    stream.answer = Answer::Head(response);
+                    if self.service.0.hcm.config.proxy_100_continue {
+                        for interim in self.calls.interims_of(id) {
+                            let Interim { status, headers, .. } = &interim;
+                            self.heads.put_interim(&mut self.output, id, *status, headers);
+                        }
+                    }
+                }
                 Poll::Ready(Err(reset)) => {
                     tracing::debug!(%reset, id = stream.id, "no answer");
                     return self.reset(slot, Reason::INTERNAL_ERROR, false);

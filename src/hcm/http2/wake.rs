@@ -67,6 +67,11 @@ impl Calls {
         std::mem::swap(&mut *self.news.lock(), seen);
     }
 
+    /// The interim responses of a stream whose response came right behind them.
+    pub(super) fn interims_of(&self, stream: u32) -> Vec<Interim> {
+        self.news.lock().interim.extract_if(.., |interim| interim.stream == stream).collect()
+    }
+
     /// Gives memory back.
     pub(super) fn shrink(&self) {
         let mut news = self.news.lock();
