@@ -17,8 +17,6 @@ pub enum Body {
     Empty,
     /// All bytes at once.
     Full(Bytes),
-    /// As it arrives on a connection.
-    Incoming(hyper::body::Incoming),
     /// Anything else, such as a body a filter wraps around another.
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>),
 }
@@ -73,12 +71,6 @@ impl Body {
     }
 }
 
-impl From<hyper::body::Incoming> for Body {
-    fn from(body: hyper::body::Incoming) -> Self {
-        if http_body::Body::is_end_stream(&body) { Self::Empty } else { Self::Incoming(body) }
-    }
-}
-
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
@@ -107,9 +99,6 @@ impl http_body::Body for Body {
                 *body = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(BodyError::Connection)
-            }
             Self::Boxed(boxed) => boxed.as_mut().poll_frame(cx),
         }
     }
@@ -118,7 +107,6 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Boxed(boxed) => boxed.is_end_stream(),
         }
     }
@@ -127,7 +115,6 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Incoming(incoming) => incoming.size_hint(),
             Self::Boxed(boxed) => boxed.size_hint(),
         }
     }
@@ -138,7 +125,6 @@ impl std::fmt::Debug for Body {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
-            Self::Incoming(_) => f.write_str("Incoming"),
             Self::Boxed(_) => f.write_str("Boxed"),
         }
     }

@@ -74,12 +74,15 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
 /// does not: RFC 9113 section 3.1 has taken that back, and those who still offer it go on without.
 pub fn asks_to_switch(headers: &HeaderMap) -> bool {
     let Some(to) = headers.get(UPGRADE) else { return false };
-    let says_upgrade = |value: &HeaderValue| {
-        let mut options = value.as_bytes().split(|byte| *byte == b',');
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    };
+    let mut connection = headers.get_all(CONNECTION).iter();
     !to.as_bytes().eq_ignore_ascii_case(b"h2c")
-        && headers.get_all(CONNECTION).iter().any(says_upgrade)
+        && connection.any(|value| has_option(value.as_bytes(), b"upgrade"))
+}
+
+/// Whether a list, as that of a `Connection` field, has an option (RFC 9110 section 7.6.1).
+pub fn has_option(list: &[u8], wanted: &[u8]) -> bool {
+    let mut options = list.split(|byte| *byte == b',');
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 /// Whether a header name is one [`strip_hop_by_hop`] acts on; a glance at every header is cheaper

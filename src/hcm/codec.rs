@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::exchange::Reset;
 use super::http2::Failure;
+use crate::http1::SendError;
 
 /// What the two codecs' connections have in common.
 pub(super) trait Codable: Future<Output = Ended> {
@@ -25,6 +26,9 @@ pub(super) enum Ended {
     /// A request could not be answered, and there is no other way to say so.
     #[error("{0}")]
     Reset(#[source] Reset),
+    /// A response could not be sent whole.
+    #[error("a response was cut short: {0}")]
+    Unsent(#[source] SendError),
     /// Its streams could not go on.
     #[error("{0}")]
     Http2(#[source] Failure),

@@ -21,19 +21,14 @@ use crate::exchange::{
 };
 use crate::net::FileCopy;
 
-/// Answers the requests of one connection.
-#[derive(Clone)]
-pub(super) struct ConnectionService(pub(super) Arc<ConnectionHandle>);
-
-impl ConnectionService {
+impl ConnectionHandle {
     /// Sends a request through the filters.
-    pub(super) fn exchange(&self, request: http::Request<Body>) -> Exchange {
-        let handle = &self.0;
+    pub(super) fn exchange(self: &Arc<Self>, request: http::Request<Body>) -> Exchange {
         let (in_flight, facts) = self.begin(request.method(), request.version());
-        let state = match request::begin(handle, request) {
+        let state = match request::begin(self, request) {
             Ok(request) => {
-                let request_id = respond::request_id(&handle.hcm.config, &request.head);
-                State::Chain { answer: handle.hcm.chain.send(request), request_id }
+                let request_id = respond::request_id(&self.hcm.config, &request.head);
+                State::Chain { answer: self.hcm.chain.send(request), request_id }
             }
             Err(response) => State::Answered(Some(response)),
         };
@@ -41,9 +36,9 @@ impl ConnectionService {
     }
 
     /// Answers what a codec could not read as a request.
-    pub(super) fn refuse(&self, version: Version, reply: LocalReply) -> Exchange {
+    pub(super) fn refuse(self: &Arc<Self>, version: Version, reply: LocalReply) -> Exchange {
         let (in_flight, facts) = self.begin(&Method::GET, version);
-        let response = request::refused(&self.0, facts.version, reply);
+        let response = request::refused(self, facts.version, reply);
         Exchange {
             state: State::Answered(Some(Box::new(response))),
             in_flight: Some(in_flight),
@@ -51,9 +46,9 @@ impl ConnectionService {
         }
     }
 
-    fn begin(&self, method: &Method, version: Version) -> (InFlight, Facts) {
-        let number = self.0.connection.begin_request();
-        let in_flight = InFlight { handle: Arc::clone(&self.0), ended: None };
+    fn begin(self: &Arc<Self>, method: &Method, version: Version) -> (InFlight, Facts) {
+        let number = self.connection.begin_request();
+        let in_flight = InFlight { handle: Arc::clone(self), ended: None };
         (in_flight, Facts { number, is_head: *method == Method::HEAD, version })
     }
 }
@@ -152,14 +147,12 @@ pub(super) struct TrackedBody {
     /// The end of the stream's life, once it was looked for.
     life: Option<Deadline>,
     in_flight: InFlight,
-    /// How the body broke off, until that is told.
-    broken: Option<Box<BodyError>>,
 }
 
 impl TrackedBody {
     pub(super) fn new(body: Body, mut stream: Box<StreamInfo>, in_flight: InFlight) -> Self {
         stream.complete = body.is_end_stream();
-        Self { body, stream, idle: None, heard: 0, life: None, in_flight, broken: None }
+        Self { body, stream, idle: None, heard: 0, life: None, in_flight }
     }
 
     /// How long nothing may move on the stream.
@@ -177,6 +170,11 @@ impl TrackedBody {
     /// The same bytes in a file, if they are in one.
     pub(super) fn take_copy(&mut self) -> Option<Arc<FileCopy>> {
         Arc::downcast(self.stream.body_copy.take()?).ok()
+    }
+
+    /// Bytes of the request's body so far.
+    fn heard_now(&self) -> u64 {
+        self.stream.request_body.as_ref().map_or(0, |body| body.bytes())
     }
 
     fn deadlines(&self) -> &Deadlines {
@@ -204,7 +202,7 @@ impl TrackedBody {
         }
         if let (None, Some(timeout)) = (&self.idle, self.stream.idle_timeout) {
             self.idle = Some(self.deadlines().at(Instant::now() + timeout));
-            self.heard = self.stream.request_body.as_ref().map_or(0, |body| body.bytes());
+            self.heard = self.heard_now();
         }
         loop {
             let Some(idle) = &mut self.idle else { return Poll::Pending };
@@ -212,7 +210,7 @@ impl TrackedBody {
                 return Poll::Pending;
             }
             // Perhaps it was the client that spoke.
-            let heard = self.stream.request_body.as_ref().map_or(0, |body| body.bytes());
+            let heard = self.heard_now();
             if heard == self.heard {
                 break;
             }
@@ -235,9 +233,6 @@ impl http_body::Body for TrackedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.broken.take() {
-            return Poll::Ready(Some(Err(*error)));
-        }
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -273,19 +268,11 @@ impl http_body::Body for TrackedBody {
             }
             None => this.stream.complete = true,
         }
-        if let Some(Err(error)) = frame {
-            // An error makes a codec drop what it has not sent yet, the head perhaps. That leaves
-            // first.
-            this.broken = Some(Box::new(error));
-            this.body = Body::Empty;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && self.broken.is_none()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

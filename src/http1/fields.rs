@@ -1,9 +1,11 @@
 //! What headers say about a message, and header fields as text.
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Malformed;
+use crate::exchange::headers::has_option;
 
 /// The length that a head gives its body (RFC 9110 section 8.6). Several that say the same are one.
 pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
@@ -64,9 +66,16 @@ pub fn says_close(connection: &[u8]) -> bool {
     has_option(connection, b"close")
 }
 
-fn has_option(list: &[u8], wanted: &[u8]) -> bool {
-    let mut options = list.split(|byte| *byte == b',');
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
+/// A field as it was read. Its value shares the bytes of `input`, of which it is.
+pub fn owned(
+    input: &Bytes,
+    field: &httparse::Header<'_>,
+) -> Result<(HeaderName, HeaderValue), Malformed> {
+    let name = HeaderName::from_bytes(field.name.as_bytes())
+        .map_err(|_invalid| Malformed("a header has no valid name"))?;
+    let value = HeaderValue::from_maybe_shared(input.slice_ref(field.value))
+        .map_err(|_invalid| Malformed("a header has no valid value"))?;
+    Ok((name, value))
 }
 
 /// Fields that tell how to read a message cannot follow it (RFC 9110 section 6.5.1).

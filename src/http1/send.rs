@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use smallvec::SmallVec;
+use thiserror::Error;
 use tokio::io::AsyncWrite;
 
 use super::case::HeaderCase;
@@ -21,13 +22,16 @@ const GATHERED: usize = 64 * 1024;
 const PIECES: usize = 16;
 
 /// Why a message could not be sent.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum SendError {
     /// The connection takes nothing more.
+    #[error("the connection takes nothing more")]
     Io,
     /// The message's body broke off.
-    Body(BodyError),
+    #[error("{0}")]
+    Body(#[source] BodyError),
     /// The message's body is not as long as its `content-length`.
+    #[error("the body is not as long as its content-length")]
     Length,
 }
 

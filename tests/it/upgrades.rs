@@ -255,6 +255,41 @@ async fn a_tunnel_is_opened_to_the_far_end_itself() {
 }
 
 #[tokio::test]
+async fn connect_is_passed_on_to_a_proxy_behind_us() {
+    let far = Far::start().await;
+    let matcher = json!({ "match": { "connect_matcher": {} }, "route": { "cluster": "far" } });
+    let fields = json!({ "upgrade_configs": [{ "upgrade_type": "CONNECT" }] });
+    let (proxy, address) = in_front_of(far.address, &[matcher], fields).await;
+    let ask = "CONNECT t.test:443 HTTP/1.1\r\nhost: t.test:443\r\n\r\nearly;";
+    let mut client = Wire::connect(address).await;
+    client.send(ask).await;
+    let mut next = far.accept().await;
+    let head = next.head().await;
+    assert!(head.starts_with("CONNECT t.test:443 HTTP/1.1\r\nhost: t.test:443\r\n"), "{head}");
+    next.send("HTTP/1.1 200 OK\r\n\r\nwelcome;").await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("transfer-encoding"), "{head}");
+    assert_eq!(client.read_until(";").await, "welcome;");
+    assert_eq!(next.read_until(";").await, "early;");
+    drop(client);
+    assert!(next.is_over().await);
+    drop(next);
+    proxy.until_stat("cluster.far.upstream_cx_active", 0).await;
+
+    // One that does not want to is heard, and what was meant for the tunnel is not.
+    let mut client = Wire::connect(address).await;
+    client.send(ask).await;
+    let mut next = far.accept().await;
+    next.head().await;
+    next.send("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 2\r\n\r\nno").await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 407 "), "{head}");
+    assert_eq!(client.read_until("no").await, "no");
+    drop(client);
+    proxy.until_stat("http.in.downstream_rq_active", 0).await;
+}
+
+#[tokio::test]
 async fn a_tunnel_needs_a_route_that_says_so() {
     let far = Far::start().await;
     let matcher = json!({ "match": { "connect_matcher": {} }, "route": { "cluster": "far" } });

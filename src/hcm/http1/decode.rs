@@ -7,13 +7,13 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use crate::exchange::headers::{asks_to_switch, expects_continue};
 use crate::exchange::{LocalReply, RequestHead};
 use crate::hcm::HcmConfig;
 use crate::http1::chunked::Chunked;
-use crate::http1::fields::{TransferCoding, content_length, keeps_alive, transfer_coding};
+use crate::http1::fields::{TransferCoding, content_length, keeps_alive, owned, transfer_coding};
 use crate::http1::{Framing, Malformed, OriginalNames};
 
 /// The usual limit on headers, for which room is kept on the stack.
@@ -155,10 +155,7 @@ fn parse<'b>(
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
     let mut seen = Seen::default();
     for field in &*request.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_invalid| Refusal::Malformed("a header has no valid name"))?;
-        let value = HeaderValue::from_maybe_shared(input.slice_ref(field.value))
-            .map_err(|_invalid| Refusal::Malformed("a header has no valid value"))?;
+        let (name, value) = owned(input, field)?;
         seen.length |= name == CONTENT_LENGTH || name == TRANSFER_ENCODING;
         seen.connection |= name == CONNECTION;
         headers.try_append(name, value).map_err(|_full| Refusal::TooLarge)?;

@@ -32,11 +32,11 @@ use self::input::{Broken, Input, Lent, RequestBody, Returned};
 use self::interim::Interims;
 use super::codec::{Codable, Ended};
 use super::connection::ConnectionHandle;
-use super::exchange::{ConnectionService, Exchange, TrackedBody};
+use super::exchange::{Exchange, TrackedBody};
 use crate::exchange::deadline::Deadline;
 use crate::exchange::upgrade::WantsTunnel;
 use crate::exchange::{Body, LocalReply};
-use crate::http1::{BodyReader, Framing, Message, SendError};
+use crate::http1::{BodyReader, Framing, Message};
 use crate::net::{FromFiles, ShortWrites};
 
 /// Bytes of a request's body that are read for nobody, to have the connection for the next request.
@@ -167,7 +167,7 @@ impl Http1 {
             interims.go_on();
         }
         let request = http::Request::from_parts(parts, body);
-        let exchange = ConnectionService(Arc::clone(&self.handle)).exchange(request);
+        let exchange = self.handle.exchange(request);
         self.state = State::Waiting { exchange, asked, interims };
     }
 
@@ -208,8 +208,7 @@ impl Http1 {
     fn answer_with(&mut self, reply: LocalReply) -> Step {
         self.deadline = None;
         self.looked_at = 0;
-        let exchange =
-            ConnectionService(Arc::clone(&self.handle)).refuse(http::Version::HTTP_11, reply);
+        let exchange = self.handle.refuse(http::Version::HTTP_11, reply);
         let method = http::Method::GET;
         let asked = Asked { method, is_http10: false, keep_alive: false, wants_tunnel: false };
         self.state = State::Waiting { exchange, asked, interims: Interims::default() };
@@ -262,9 +261,7 @@ impl Http1 {
                 ON
             }
             // The client sees that it is not whole: there is no proper end, and no proper close.
-            Poll::Ready(Err(SendError::Io | SendError::Length | SendError::Body(_))) => {
-                end(Ended::Well)
-            }
+            Poll::Ready(Err(error)) => end(Ended::Unsent(error)),
             // Who ends his direction of a tunnel may still listen.
             Poll::Pending if *is_tunnel => Poll::Pending,
             Poll::Pending => {
@@ -313,6 +310,8 @@ impl Http1 {
         let State::Draining { left } = &mut self.state else { return ON };
         let unread = match &mut self.reader {
             Reader::Here(_, None) => {
+                // It was for a body that was away; the next head has its own.
+                self.deadline = None;
                 self.state = State::Head;
                 return ON;
             }

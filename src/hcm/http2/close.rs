@@ -170,7 +170,7 @@ impl<S> Http2Connection<S> {
     pub(super) fn rest_later(&mut self, cx: &mut Context<'_>) {
         if self.rest.is_none() && !self.phase.is_closing() {
             let at = Instant::now() + REST_AFTER;
-            let rest = self.rest.insert(self.service.0.hcm.cx.deadlines.at(at));
+            let rest = self.rest.insert(self.handle.hcm.cx.deadlines.at(at));
             if Pin::new(rest).poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }

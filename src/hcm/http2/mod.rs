@@ -51,7 +51,6 @@ use self::streams::Streams;
 use self::wake::{Calls, News};
 use super::codec::{Codable, Ended};
 use super::connection::ConnectionHandle;
-use super::exchange::ConnectionService;
 use crate::exchange::deadline::Deadline;
 
 pub use flood::FloodLimits;
@@ -76,7 +75,7 @@ pub(super) enum Failure {
 /// A connection with a client.
 pub(super) struct Http2Connection<S> {
     io: S,
-    service: ConnectionService,
+    handle: Arc<ConnectionHandle>,
     phase: Phase,
     /// Bytes received and not yet read.
     input: BytesMut,
@@ -153,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2Connection<S> {
             receive: Window::new(window),
             watch: Watch::new(options.flood),
             keepalive: options.keepalive.map(|times| Box::new(Keepalive::new(times, &handle))),
-            service: ConnectionService(handle),
+            handle,
         }
     }
 
@@ -221,11 +220,11 @@ impl<S> Http2Connection<S> {
     }
 
     fn handle(&self) -> &ConnectionHandle {
-        &self.service.0
+        &self.handle
     }
 
     fn stats(&self) -> &stats::Http2Stats {
-        &self.service.0.hcm.config.http2_stats
+        &self.handle.hcm.config.http2_stats
     }
 }
 

@@ -101,7 +101,7 @@ impl<S> Http2Connection<S> {
             if let Err(fault) = outcome {
                 self.on_fault(head.stream, fault);
             }
-            let config = &self.service.0.hcm.config;
+            let config = &self.handle.hcm.config;
             if let Err(Fault::Connection(reason, what)) =
                 self.watch.waiting(self.output.frames, &config.http2_stats)
             {
@@ -128,7 +128,7 @@ impl<S> Http2Connection<S> {
             DATA | HEADERS => head.content(payload)?,
             _ => 0..payload.len(),
         };
-        let config = &self.service.0.hcm.config;
+        let config = &self.handle.hcm.config;
         self.watch.frame(head, content.len(), &config.http2_stats)?;
         match kind {
             DATA => self.on_data(head, piece, content),

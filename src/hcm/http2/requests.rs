@@ -95,7 +95,7 @@ impl<S> Http2Connection<S> {
 
     /// A header block is whole.
     pub(super) fn on_block(&mut self, id: u32, ends: bool, block: &[u8]) -> Result<(), Fault> {
-        let config = &self.service.0.hcm.config;
+        let config = &self.handle.hcm.config;
         let limits = Limits {
             bytes: config.max_request_headers_bytes as usize,
             count: config.max_headers_count as usize,
@@ -164,7 +164,7 @@ impl<S> Http2Connection<S> {
     }
 
     fn open(&mut self, id: u32, ends: bool, fields: RequestFields) {
-        let handle = Arc::clone(&self.service.0);
+        let handle = Arc::clone(&self.handle);
         let config = &handle.hcm.config;
         let slot = self.streams.next_slot();
         let length = fields.length;
@@ -198,9 +198,9 @@ impl<S> Http2Connection<S> {
                 config.http2_stats.header_overflow.inc();
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let reply = LocalReply::new(status, "request_headers_too_large", "");
-                self.service.refuse(Version::HTTP_2, reply)
+                self.handle.refuse(Version::HTTP_2, reply)
             }
-            false => self.service.exchange(request),
+            false => self.handle.exchange(request),
         };
         config.http2_stats.streams_active.inc();
         let stream = Stream {

@@ -68,7 +68,7 @@ impl<S> Http2Connection<S> {
                 Poll::Ready(Ok(response)) => {
                     let id = stream.id;
                     stream.answer = Answer::Head(response);
-                    if self.service.0.hcm.config.proxy_100_continue {
+                    if self.handle.hcm.config.proxy_100_continue {
                         for interim in self.calls.interims_of(id) {
                             let Interim { status, headers, .. } = &interim;
                             self.heads.put_interim(&mut self.output, id, *status, headers);
@@ -147,7 +147,7 @@ impl<S> Http2Connection<S> {
         let window = stream.send_window.min(self.send_window);
         if stream.trailers.is_none() && window <= 0 {
             // Nothing is asked for that could not be passed on.
-            wait_for_window(stream, &self.service.0, &mut cx);
+            wait_for_window(stream, &self.handle, &mut cx);
             return if stream.send_window > 0 { Next::Starves } else { Next::Waits };
         }
         if stream.pending.is_empty() && stream.trailers.is_none() {

@@ -5,11 +5,11 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::exchange::ResponseHead;
 use crate::http1::chunked::Chunked;
-use crate::http1::fields::{TransferCoding, content_length, keeps_alive, transfer_coding};
+use crate::http1::fields::{TransferCoding, content_length, keeps_alive, owned, transfer_coding};
 use crate::http1::{Framing, Malformed, OriginalNames};
 use crate::upstream::pool::settings::ConnectionSettings;
 
@@ -94,10 +94,7 @@ fn parse<'b>(
     parts.status = status.ok_or(Malformed("no such status"))?;
     let mut headers = HeaderMap::with_capacity(response.headers.len());
     for field in &*response.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_invalid| Malformed("a header has no valid name"))?;
-        let value = HeaderValue::from_maybe_shared(input.slice_ref(field.value))
-            .map_err(|_invalid| Malformed("a header has no valid value"))?;
+        let (name, value) = owned(input, field)?;
         headers.try_append(name, value).map_err(|_full| Malformed("too many headers"))?;
     }
     parts.headers = headers;
