@@ -31,7 +31,7 @@ use nuncio_xds_server::gateway::{Flavour, check};
 use nuncio_xds_server::{FilesSource, GatewaySource, ManagementServer, Problem};
 use tempfile::TempDir;
 
-use blocks::{Block, all_blocks, blocks};
+use blocks::{Block, all_blocks, blocks, documents};
 
 use crate::harness::control::until_settled;
 use crate::harness::resources::dynamic_delta;
@@ -247,4 +247,56 @@ async fn every_question_to_a_running_proxy_is_answered() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{at}: {shown}: {} {said}", output.status);
     }
+}
+
+/// Words that begin so are names on this page. One that ends in `_` is the beginning of some.
+const NAMES: [(&str, Page); 8] = [
+    ("gateway_cache_", Page::Admin("/metrics")),
+    ("gateway_compression_", Page::Admin("/metrics")),
+    ("gateway_config_", Page::Admin("/metrics")),
+    ("envoy_cluster_", Page::Admin("/stats/prometheus")),
+    ("upstream_cx_", Page::Admin("/stats")),
+    ("upstream_rq_", Page::Admin("/stats")),
+    ("membership_", Page::Admin("/stats")),
+    ("xds_server_", Page::Status),
+];
+
+#[derive(Clone, Copy)]
+enum Page {
+    Admin(&'static str),
+    /// Of the management server.
+    Status,
+}
+
+#[tokio::test]
+async fn every_metric_that_the_documents_name_is_there() {
+    let world = World::start().await;
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for (prefix, page) in NAMES {
+        let shown = match page {
+            Page::Admin(path) => world.proxy.admin_text(path).await,
+            Page::Status => get(world.server.status_address().unwrap(), "/metrics").await.text(),
+        };
+        for file in documents(root()) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for word in words(&text).filter(|word| word.starts_with(prefix)) {
+                found += 1;
+                let buckets = format!("{word}_bucket");
+                let is_meant = |name: &str| match word.ends_with('_') {
+                    true => name.starts_with(word),
+                    false => name == word || name == buckets,
+                };
+                if !words(&shown).any(is_meant) {
+                    missing.push(format!("{}: {word}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(found > 30, "{found} names in all documents");
+    assert!(missing.is_empty(), "not there:\n{}", missing.join("\n"));
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
 }
