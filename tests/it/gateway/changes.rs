@@ -121,6 +121,38 @@ async fn instances_come_drain_and_go_without_a_request_lost() {
     assert_eq!(world.proxy().stat("cluster.s.membership_total").await, 2);
 }
 
+/// Most of a service drains before it is replaced. That is no reason for a panic.
+#[tokio::test]
+async fn however_many_drain_they_get_nothing_new() {
+    for strategy in ["round_robin", "least_request", "ring_hash"] {
+        let mut world = World::new().await;
+        world.write(&format!(
+            "services: [{{name: s, strategy: {strategy}, instances: [{{id: a, url: $a}}, {{id: b, url: $b}}, {{id: c, url: $c}}]}}]
+routes: [{{service: s}}]\n"
+        ));
+        world.start().await.unwrap();
+        let address = world.proxy().listener("in").await;
+        for drained in ["a", "b"] {
+            world.api("POST", &format!("/v1/services/s/instances/{drained}/drain"), "").await;
+        }
+        eventually("the last takes all", async || {
+            for _ in 0..20 {
+                if get(address, "/").await.text() != "c" {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+        assert_eq!(world.proxy().stat("cluster.s.lb_healthy_panic").await, 0, "{strategy}");
+        world.api("POST", "/v1/services/s/instances/c/drain", "").await;
+        let status = async || get(address, "/").await.status;
+        eventually("there is nobody", async || (status().await == 503).then_some(())).await;
+        world.api("DELETE", "/v1/services/s/instances/a/drain", "").await;
+        until_answered_by(address, &["a"]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_bad_edit_changes_nothing_and_a_good_one_what_it_says() {
     let (world, address, traffic) = started().await;
