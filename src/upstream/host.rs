@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::health::{CheckTarget, Health};
 use super::load_report::Reports;
 use super::outlier::Monitor;
+use crate::telemetry::durations::Durations;
 
 /// Where a group of hosts runs: `config.core.v3.Locality`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -102,6 +103,22 @@ crate::stats! {
     }
 }
 
+crate::stats! {
+    /// What all workers count on the connections to one host, beyond what `/clusters` shows.
+    pub struct ConnectionStats {
+        /// Connections that are being made.
+        gauge cx_connecting,
+        /// Connections that carry requests.
+        gauge cx_busy,
+        /// Connections that were not made in time; `cx_connect_fail` has them, too.
+        counter cx_connect_timeout,
+        /// Requests whose connection failed under them.
+        counter cx_broken,
+        /// Requests whose response did not begin in time.
+        counter rq_header_timeout,
+    }
+}
+
 /// What an endpoint says that only some need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Told {
@@ -136,6 +153,10 @@ pub struct Host {
     /// Made when the first request is judged, so that it costs clusters without outlier detection
     /// nothing.
     monitor: OnceLock<Box<Monitor>>,
+    /// What is counted on its connections.
+    pub connection_stats: ConnectionStats,
+    /// Made when the first request ends.
+    durations: OnceLock<Box<Durations>>,
     told: RwLock<Told>,
 }
 
@@ -153,6 +174,8 @@ impl Host {
             up_since: AtomicU64::new(since_first(Instant::now())),
             ejected: AtomicBool::new(false),
             monitor: OnceLock::new(),
+            connection_stats: ConnectionStats::default(),
+            durations: OnceLock::new(),
             told: RwLock::default(),
             connections: AtomicU32::new(0),
             stats: HostStats::default(),
@@ -268,6 +291,16 @@ impl Host {
     /// What outlier detection knows of it.
     pub(super) fn monitor(&self) -> &Monitor {
         self.monitor.get_or_init(Box::default)
+    }
+
+    /// Where it is counted how long its requests take.
+    pub(super) fn durations(&self) -> &Durations {
+        self.durations.get_or_init(Box::default)
+    }
+
+    /// How long its requests took, if any has ended.
+    pub fn known_durations(&self) -> Option<&Durations> {
+        self.durations.get().map(|durations| &**durations)
     }
 
     /// Outlier detection ends: it is not ejected, and nothing is remembered.

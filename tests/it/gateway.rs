@@ -17,6 +17,7 @@
 mod changes;
 mod distribution;
 mod format;
+mod metrics;
 mod story;
 mod world;
 

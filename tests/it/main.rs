@@ -60,6 +60,7 @@ mod local_replies;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod otlp;
 mod outlier;
 #[cfg(test)]
 mod redirects;

@@ -20,9 +20,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
+    /// With more environment variables than the tests have.
+    pub(crate) fn start_in<A: AsRef<OsStr>>(
+        variables: &[(String, String)],
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         let mut child = Command::new(NUNCIO)
             .args(args)
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,7 +128,15 @@ impl Said {
 
 /// Runs nuncio to its end.
 pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Said {
-    let mut process = Process::start(args);
+    run_in(&[], args).await
+}
+
+/// The same with more environment variables than the tests have.
+pub(crate) async fn run_in<A: AsRef<OsStr>>(
+    variables: &[(String, String)],
+    args: impl IntoIterator<Item = A>,
+) -> Said {
+    let mut process = Process::start_in(variables, args);
     let code = process.exit().await.code();
     // The threads that read the pipes may lag behind the end of the process.
     let mut last = None;
