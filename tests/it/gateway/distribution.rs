@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::world::{ORIGINS, World};
 use crate::harness::Http1;
+use crate::harness::scrape::Scrape;
 
 /// Before the instances change, and for each state after.
 const REQUESTS: usize = 10_000;
@@ -66,6 +67,14 @@ load_balancer: {{health_check: {{enabled: false}}}}\n",
     check("with the fifth", 5, FEWER).await;
     world.api("DELETE", "/v1/services/s/instances/e", "").await;
     check("after", 4, FEWER).await;
+
+    let scrape = Scrape::of(world.proxy()).await;
+    for name in &ORIGINS[..4] {
+        let instance = world.origin(name).address.to_string();
+        let labels = [("instance", instance.as_str()), ("strategy", strategy)];
+        let counted = scrape.count("gateway_loadbalancer_requests_total", &labels);
+        assert_eq!(counted, world.origin(name).requests() as u64, "{name}");
+    }
 }
 
 #[tokio::test]
