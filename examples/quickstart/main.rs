@@ -86,8 +86,14 @@ async fn run(once: bool) -> Result<(), Failure> {
 
     let traffic = Traffic::start(public);
     let origins = [red, blue, green];
-    let mut story =
-        Story { gateway, origins, management, client: Client::new(public), api: Client::new(api) };
+    let mut story = Story {
+        gateway,
+        origins,
+        management,
+        client: Client::new(public),
+        api: Client::new(api),
+        admin: Client::new(admin),
+    };
     story.tell().await?;
     let tally = traffic.stop().await?;
     say(&format!(

@@ -21,6 +21,8 @@ pub(crate) struct Story {
     pub(crate) client: Client,
     /// Of the management server's API.
     pub(crate) api: Client,
+    /// Of the proxy's admin interface.
+    pub(crate) admin: Client,
 }
 
 type Done = Result<(), Failure>;
@@ -33,7 +35,8 @@ impl Story {
         self.cache().await?;
         self.instance().await?;
         self.mistake().await?;
-        self.refusal().await
+        self.refusal().await?;
+        self.metrics().await
     }
 
     async fn weights(&mut self) -> Done {
@@ -159,6 +162,21 @@ impl Story {
             answer.origin()
         ))?;
         Ok(self.gateway.write()?)
+    }
+
+    async fn metrics(&mut self) -> Done {
+        say("\nWhat /metrics at the proxy's admin address says of it, among others:")?;
+        let page = self.admin.get("/metrics").await?.text();
+        for (name, label) in [
+            ("gateway_loadbalancer_requests_total", "service=\"web\""),
+            ("gateway_cache_hits_total", ""),
+        ] {
+            let of_name = |line: &&str| line.starts_with(name) && line.contains(label);
+            let lines: Vec<_> = page.lines().filter(of_name).collect();
+            lines.iter().try_for_each(|line| say(&format!("  {line}")))?;
+            expect(!lines.is_empty(), name, &page)?;
+        }
+        Ok(())
     }
 
     /// An answer, which must be good.
