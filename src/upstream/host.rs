@@ -105,7 +105,7 @@ crate::stats! {
 
 crate::stats! {
     /// What all workers count on the connections to one host, beyond what `/clusters` shows.
-    pub struct ConnectionStats {
+    pub(super) struct ConnectionStats {
         /// Connections that are being made.
         gauge cx_connecting,
         /// Connections that carry requests.
@@ -117,6 +117,14 @@ crate::stats! {
         /// Requests whose response did not begin in time.
         counter rq_header_timeout,
     }
+}
+
+/// What is counted on a host that has connections.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) connections: ConnectionStats,
+    /// How long requests took.
+    pub(super) durations: Durations,
 }
 
 /// What an endpoint says that only some need.
@@ -153,10 +161,8 @@ pub struct Host {
     /// Made when the first request is judged, so that it costs clusters without outlier detection
     /// nothing.
     monitor: OnceLock<Box<Monitor>>,
-    /// What is counted on its connections.
-    pub connection_stats: ConnectionStats,
-    /// Made when the first request ends.
-    durations: OnceLock<Box<Durations>>,
+    /// Made with its first connection: most hosts of a large configuration have none.
+    traffic: OnceLock<Box<Traffic>>,
     told: RwLock<Told>,
 }
 
@@ -174,8 +180,7 @@ impl Host {
             up_since: AtomicU64::new(since_first(Instant::now())),
             ejected: AtomicBool::new(false),
             monitor: OnceLock::new(),
-            connection_stats: ConnectionStats::default(),
-            durations: OnceLock::new(),
+            traffic: OnceLock::new(),
             told: RwLock::default(),
             connections: AtomicU32::new(0),
             stats: HostStats::default(),
@@ -293,14 +298,14 @@ impl Host {
         self.monitor.get_or_init(Box::default)
     }
 
-    /// Where it is counted how long its requests take.
-    pub(super) fn durations(&self) -> &Durations {
-        self.durations.get_or_init(Box::default)
+    /// Where its connections and the time of its requests are counted.
+    pub(super) fn traffic(&self) -> &Traffic {
+        self.traffic.get_or_init(Box::default)
     }
 
-    /// How long its requests took, if any has ended.
-    pub fn known_durations(&self) -> Option<&Durations> {
-        self.durations.get().map(|durations| &**durations)
+    /// The same, if it had a connection.
+    pub(super) fn known_traffic(&self) -> Option<&Traffic> {
+        self.traffic.get().map(|traffic| &**traffic)
     }
 
     /// Outlier detection ends: it is not ejected, and nothing is remembered.

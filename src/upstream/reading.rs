@@ -2,7 +2,7 @@
 
 use super::balancer::LbPolicy;
 use super::balancer::hashing::HashPolicy;
-use super::host::{Availability, Host};
+use super::host::{Availability, ConnectionStats, Host};
 use super::{Cluster, Clusters};
 use crate::telemetry::services::{Counts, Instance, Services};
 
@@ -19,12 +19,14 @@ impl Services for Clusters {
 }
 
 fn instance<'a>(cluster: &'a Cluster, host: &'a Host) -> Instance<'a> {
-    let (stats, connections) = (&host.stats, &host.connection_stats);
+    let (stats, traffic) = (&host.stats, host.known_traffic());
+    let of = |cell: fn(&ConnectionStats) -> u64| traffic.map_or(0, |t| cell(&t.connections));
+    let now = |cell: fn(&ConnectionStats) -> i64| traffic.map_or(0, |t| cell(&t.connections));
     // They are read one after the other while requests come and go.
     let open = stats.cx_active.value().max(0);
-    let busy = connections.cx_busy.value().clamp(0, open);
-    let idle = (open - busy - connections.cx_connecting.value()).max(0);
-    let connect_timeouts = connections.cx_connect_timeout.value();
+    let busy = now(|c| c.cx_busy.value()).clamp(0, open);
+    let idle = (open - busy - now(|c| c.cx_connecting.value())).max(0);
+    let connect_timeouts = of(|c| c.cx_connect_timeout.value());
     Instance {
         service: cluster.name(),
         strategy: cluster.strategy(),
@@ -38,11 +40,11 @@ fn instance<'a>(cluster: &'a Cluster, host: &'a Host) -> Instance<'a> {
             busy,
             idle,
             connect_errors: stats.cx_connect_fail.value().saturating_sub(connect_timeouts),
-            broken: connections.cx_broken.value(),
+            broken: of(|c| c.cx_broken.value()),
             connect_timeouts,
-            response_timeouts: connections.rq_header_timeout.value(),
+            response_timeouts: of(|c| c.rq_header_timeout.value()),
         },
-        durations: host.known_durations(),
+        durations: traffic.map(|t| &t.durations),
     }
 }
 

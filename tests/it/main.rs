@@ -20,6 +20,8 @@ mod clusters;
 #[cfg(test)]
 mod compression;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod ecds;
 #[cfg(test)]
 mod gateway;

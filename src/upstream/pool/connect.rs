@@ -111,7 +111,7 @@ impl ConnectionGuard {
             Ok(Err(error)) => UpstreamError::ConnectFailure(error),
             Err(_elapsed) => {
                 self.stats.upstream_cx_connect_timeout.inc();
-                self.host.connection_stats.cx_connect_timeout.inc();
+                self.host.traffic().connections.cx_connect_timeout.inc();
                 UpstreamError::ConnectTimeout
             }
         };
@@ -138,14 +138,14 @@ struct Connecting<'a>(&'a Host);
 
 impl<'a> Connecting<'a> {
     fn begin(host: &'a Host) -> Self {
-        host.connection_stats.cx_connecting.inc();
+        host.traffic().connections.cx_connecting.inc();
         Self(host)
     }
 }
 
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
-        self.0.connection_stats.cx_connecting.dec();
+        self.0.traffic().connections.cx_connecting.dec();
     }
 }
 

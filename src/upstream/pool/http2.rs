@@ -83,7 +83,7 @@ impl Drop for StreamSlot {
         let is_idle = used.streams == 0;
         if is_idle {
             used.idle_since = Instant::now();
-            self.connection.host.connection_stats.cx_busy.dec();
+            self.connection.host.traffic().connections.cx_busy.dec();
         }
         drop(used);
         if is_idle && self.pool.yields(self.pool.http2.waiting.load(Ordering::Relaxed)) {
@@ -110,7 +110,7 @@ impl HostPool {
             let mut used = connection.use_.lock();
             if used.streams < limit {
                 if used.streams == 0 {
-                    connection.host.connection_stats.cx_busy.inc();
+                    connection.host.traffic().connections.cx_busy.inc();
                 }
                 used.streams += 1;
                 used.served = used.served.saturating_add(1);

@@ -102,7 +102,7 @@ impl ActiveRequest {
         host.stats.rq_active.inc();
         // A connection of HTTP/2 tells itself when it is busy.
         if kind.1 != Version::HTTP_2 {
-            host.connection_stats.cx_busy.inc();
+            host.traffic().connections.cx_busy.inc();
         }
         let started = Instant::now();
         Self { stats, host, kind, started, ended: None, status: None, broke: None, _permit: permit }
@@ -121,7 +121,7 @@ impl ActiveRequest {
     /// The request failed before the response's head.
     pub(super) fn failed(mut self, error: &UpstreamError) {
         self.host.stats.rq_error.inc();
-        let connections = &self.host.connection_stats;
+        let connections = &self.host.traffic().connections;
         self.broke = Some(match error {
             UpstreamError::RequestBody(_) => ResponseFlag::DownstreamConnectionTermination,
             UpstreamError::ResponseHeaderTimeout => {
@@ -147,7 +147,7 @@ impl ActiveRequest {
     /// The response broke off after its head.
     pub(super) fn broke_off(mut self) {
         self.stats.upstream_rq_rx_reset.inc();
-        self.host.connection_stats.cx_broken.inc();
+        self.host.traffic().connections.cx_broken.inc();
         self.broke = Some(ResponseFlag::UpstreamConnectionTermination);
     }
 
@@ -163,7 +163,7 @@ impl Drop for ActiveRequest {
         self.stats.upstream_rq_active.dec();
         self.host.stats.rq_active.dec();
         if self.kind.1 != Version::HTTP_2 {
-            self.host.connection_stats.cx_busy.dec();
+            self.host.traffic().connections.cx_busy.dec();
         }
         let broke = match (self.ended, self.broke) {
             (Some(_), _) => None,
@@ -175,7 +175,7 @@ impl Drop for ActiveRequest {
         };
         let ended = self.ended.unwrap_or_else(Instant::now);
         let took = ended.saturating_duration_since(self.started);
-        self.host.durations().record(self.kind, Outcome::new(self.status, broke), took);
+        self.host.traffic().durations.record(self.kind, Outcome::new(self.status, broke), took);
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) mod wait;
 pub(crate) use client::{Answer, Http1, Http2, get, request};
 pub(crate) use control::Plane;
 pub(crate) use origin_script::{Ending, Script};
-pub(crate) use process::{filter_is_taken, run, run_in};
+pub(crate) use process::{run, run_in};
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use scripted::{Kind, Management, ack_of, delta, nack_of, sotw};
 pub(crate) use upstream::Origin;

@@ -149,28 +149,3 @@ pub(crate) async fn run_in<A: AsRef<OsStr>>(
     let (stdout, stderr) = read.await;
     Said { code, stdout, stderr }
 }
-
-/// Checks that a filter which a document shows in YAML is taken before the router.
-pub(crate) async fn filter_is_taken(shown: &str) {
-    let filter: String = shown.lines().map(|line| format!("          {line}\n")).collect();
-    let types = "type.googleapis.com/envoy.extensions.filters";
-    let yaml = format!(
-        "static_resources:
-  listeners:
-  - name: in
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {types}.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          route_config: {{ virtual_hosts: [] }}
-          http_filters:
-{filter}          - name: router
-            typed_config: {{ '@type': {types}.http.router.v3.Router }}
-"
-    );
-    let said = run(["--mode", "validate", "--config-yaml", &yaml]).await;
-    assert_eq!(said.code, Some(0), "{}\n{yaml}", said.all());
-}
