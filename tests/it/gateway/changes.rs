@@ -182,3 +182,37 @@ async fn a_bad_edit_changes_nothing_and_a_good_one_what_it_says() {
     .await;
     traffic.end().await;
 }
+
+#[tokio::test]
+async fn a_lower_limit_holds_for_connections_that_are_there_already() {
+    let limited = |most: u32| {
+        format!("$one\nconnection_pool: {{max_connections: {most}, max_idle_connections: 100}}\n")
+    };
+    let mut world = World::new().await;
+    world.write(&limited(100));
+    world.start().await.unwrap();
+    let address = world.proxy().new_listener("in").await;
+    let origin = world.origin("a");
+    origin.script(Script::held());
+    let ask = || (0..6).map(|_| tokio::spawn(async move { get(address, "/").await.status }));
+    let first: Vec<_> = ask().collect();
+    origin.until_active(6).await;
+    origin.release();
+    for status in first {
+        assert_eq!(status.await.unwrap(), 200);
+    }
+    assert_eq!(origin.open_connections(), 6, "they are kept");
+
+    world.write(&limited(2));
+    eventually("they are closed", async || (origin.open_connections() == 0).then_some(())).await;
+    let second: Vec<_> = ask().collect();
+    world.proxy().until_stat("cluster.s.upstream_rq_pending_active", 4).await;
+    origin.until_active(2).await;
+    assert_eq!(origin.open_connections(), 2);
+    origin.script(Script::default());
+    origin.release();
+    for status in second {
+        assert_eq!(status.await.unwrap(), 200);
+    }
+    assert_eq!(origin.connections(), 6 + 2);
+}

@@ -46,6 +46,8 @@ impl Context<'_> {
         let check = &self.balancer.health_check;
         if self.balancer.enabled && check.enabled {
             set("health_checks", json!([health_check(check)]));
+            // Envoy would go on with an instance that is removed as long as it is well.
+            set("ignore_health_on_host_removal", json!(true));
             from.push(("health_checks".to_owned(), "load_balancer.health_check".to_owned()));
         }
         if let Some(pool) = &self.gateway.connection_pool {
