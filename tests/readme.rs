@@ -100,16 +100,34 @@ fn every_refused_field_of_a_reachable_message_is_listed() {
 
 #[test]
 fn links_to_our_own_files_lead_somewhere() {
-    for file in ["README.md", "CHANGELOG.md", "proto/README.md"] {
-        let text = std::fs::read_to_string(root().join(file)).unwrap();
+    let pages = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        pages.filter(|page| page.extension().is_some_and(|e| e == "md")).collect();
+    let others = ["README.md", "CHANGELOG.md", "proto/README.md", "xds-server/README.md"];
+    files.extend(others.map(|file| root().join(file)));
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !link.contains("://") && !link.starts_with('#') {
-                let path = link.split('#').next().unwrap();
-                let from = root().join(file).parent().unwrap().join(path);
-                assert!(from.exists(), "{file} links to {link}");
+            if link.contains("://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let to = if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
+            assert!(to.exists(), "{} links to {link}", file.display());
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(&to).unwrap();
+                let is_there = text.lines().any(|line| anchor(line).is_some_and(|a| a == heading));
+                assert!(is_there, "{} links to {link}", file.display());
             }
         }
     }
+}
+
+/// By what name a heading is linked to.
+fn anchor(line: &str) -> Option<String> {
+    let title = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+    let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub struct Admin {
     /// The response caches.
     pub caches: Kept<SharedCache>,
     /// The metrics of `/metrics`.
-    pub otel: Otel,
+    pub otel: Arc<Otel>,
     /// What it can make the server do.
     pub hooks: Arc<dyn Hooks>,
     /// The bootstrap as it was read: an `envoy.config.bootstrap.v3.Bootstrap`.

@@ -73,7 +73,7 @@ async fn running(waiting: bool) -> (Running, Arc<Calls>) {
     let calls = Arc::new(Calls::default());
     let admin = Admin {
         control,
-        otel: Otel::new(&telemetry),
+        otel: Arc::new(Otel::new(&telemetry, ())),
         telemetry,
         caches: Default::default(),
         hooks: calls.clone(),

@@ -141,7 +141,7 @@ mod tests {
         stats.hit.add(3);
         stats.evicted_entries.inc();
         stats.bytes.set(77);
-        let text = Otel::new(&telemetry).render().unwrap();
+        let text = Otel::new(&telemetry, ()).render().unwrap();
         for line in [
             r#"gateway_cache_hits_total{stat_prefix="in"} 3"#,
             r#"gateway_cache_misses_total{stat_prefix="in"} 0"#,

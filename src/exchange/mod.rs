@@ -14,6 +14,7 @@ pub mod grpc;
 pub mod grpc_timeout;
 pub mod headers;
 pub mod interim;
+pub mod known_method;
 pub mod local_reply;
 pub mod path;
 pub mod stream_info;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use body::{Body, BodyError};
+pub use known_method::KnownMethod;
 pub use local_reply::{LocalReply, LocalReplyForm};
 pub use stream_info::{
     BodyProgress, Client, Downstream, OnStreamEnd, OverrideHost, ResponseFlag, ResponseFlags,

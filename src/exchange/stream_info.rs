@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
+use super::known_method::KnownMethod;
 use super::local_reply::LocalReplyForm;
 use super::upgrade::AskedUpgrade;
 
@@ -119,6 +120,11 @@ impl ResponseFlags {
         self.0 & flag as u32 != 0
     }
 
+    /// The first of the set, in the order in which they are printed.
+    pub fn first(self) -> Option<ResponseFlag> {
+        Self::ALL.iter().map(|(flag, _)| *flag).find(|flag| self.has(*flag))
+    }
+
     /// Whether no flag is in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -202,6 +208,8 @@ pub struct StreamInfo {
     pub start_time: SystemTime,
     /// The protocol the client spoke.
     pub protocol: Version,
+    /// The method that it asked with, for metrics.
+    pub method: KnownMethod,
     /// The client's connection.
     pub downstream: Arc<Downstream>,
     /// Who the client is, if not the peer of its connection.
@@ -271,6 +279,7 @@ impl StreamInfo {
             start,
             start_time: SystemTime::UNIX_EPOCH,
             protocol,
+            method: KnownMethod::Other,
             downstream,
             client: None,
             request: None,

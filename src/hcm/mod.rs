@@ -44,6 +44,7 @@ use crate::filter::WorkerContext;
 use crate::filter::chain::LiveChain;
 use crate::filter::discovery::Extensions;
 use crate::route::{RouteTable, Tables};
+use crate::telemetry::durations::Outcome;
 
 /// The connection manager of one listener on one worker.
 pub struct Hcm {
@@ -122,7 +123,11 @@ impl OnStreamEnd for Hcm {
         }
         stats.downstream_rq_active.dec();
         let ended = stream.ended.unwrap_or_else(Instant::now);
-        stats.downstream_rq_time.record(ended.saturating_duration_since(stream.start));
+        let took = ended.saturating_duration_since(stream.start);
+        stats.downstream_rq_time.record(took);
+        let broke = if stream.complete { None } else { stream.flags.first() };
+        let outcome = Outcome::new(stream.status, broke);
+        self.config.durations.record((stream.method, stream.protocol), outcome, took);
         if stream.flags.has(ResponseFlag::StreamIdleTimeout) {
             stats.downstream_rq_idle_timeout.inc();
         }

@@ -19,7 +19,8 @@ use crate::exchange::deadline::{Deadline, Deadlines};
 use crate::exchange::headers::is_grpc;
 use crate::exchange::upgrade::WantsTunnel;
 use crate::exchange::{
-    Body, BodyError, BodyProgress, LocalReply, Request, RequestHead, Response, StreamInfo,
+    Body, BodyError, BodyProgress, KnownMethod, LocalReply, Request, RequestHead, Response,
+    StreamInfo,
 };
 use crate::route::{RouteTable, record_request};
 
@@ -32,6 +33,7 @@ pub(super) fn begin(
     let config = &*hcm.config;
     let (mut head, body) = request.into_parts();
     let mut stream = open_books(handle, head.version);
+    stream.method = KnownMethod::from(&head.method);
     let wants_tunnel = head.extensions.get::<WantsTunnel>().is_some();
     stream.upgrade = config.upgrades.asked(&mut head).map(Box::new);
     let body = match (wants_tunnel, &stream.upgrade) {

@@ -39,6 +39,8 @@ use crate::listener::worker::ConnectionIds;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::otel::Otel;
+use crate::telemetry::otlp::{self, Pushing};
+use crate::telemetry::services::{Instance, Services};
 use crate::telemetry::{Scope, Telemetry};
 use crate::upstream::zone::LocalZone;
 use crate::xds::{Source, Xds};
@@ -49,6 +51,9 @@ use worker::{Phase, Progress, WorkerOptions};
 
 /// Longest wait for requests in flight when the process is told to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest wait for the collector that is told the last metrics.
+const LAST_PUSH_WITHIN: Duration = Duration::from_secs(2);
 
 /// Events of the xDS client that may wait for control.
 const XDS_EVENTS: usize = 64;
@@ -63,6 +68,12 @@ pub enum Error {
     /// Faults of static resources, such as a port that is taken.
     #[error("{}", .0.join("\n"))]
     Static(Vec<String>),
+    /// An environment variable about pushing metrics.
+    #[error(transparent)]
+    OtlpSettings(#[from] otlp::SettingsError),
+    /// Metrics cannot be pushed.
+    #[error("metrics cannot be pushed: {0}")]
+    Otlp(String),
     /// The system refused.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] std::io::Error),
@@ -80,6 +91,7 @@ pub struct Builder {
     drain_time: Duration,
     snapshot_dir: Option<PathBuf>,
     admin_address_path: Option<PathBuf>,
+    otlp: Option<otlp::Settings>,
 }
 
 impl Builder {
@@ -111,15 +123,21 @@ impl Builder {
         self
     }
 
+    /// Pushes metrics; not unless set.
+    #[must_use]
+    pub fn otlp(mut self, otlp: Option<otlp::Settings>) -> Self {
+        self.otlp = otlp;
+        self
+    }
+
     /// Starts the server on the present runtime.
     ///
     /// # Errors
     /// Static resources that cannot be had, or a refusal of the system.
     pub async fn start(self) -> Result<Server, Error> {
-        let Self { bootstrap, workers, drain_time, snapshot_dir, admin_address_path } = self;
+        let Self { bootstrap, workers, drain_time, snapshot_dir, admin_address_path, otlp } = self;
         let telemetry = Telemetry::default();
         let sinks = Sinks::new(workers, &telemetry);
-        let otel = Otel::new(&telemetry);
         let (xds, events) = Xds::start(bootstrap.node.clone(), XDS_EVENTS, control::files::decode);
         for (source, options) in &bootstrap.servers {
             xds.add_grpc(source.clone(), options.clone());
@@ -158,6 +176,7 @@ impl Builder {
             asks: Some(asks),
         };
         let control = Control::start(options, first, xds, events).map_err(Error::Static)?;
+        let otel = Arc::new(Otel::new(&telemetry, Serving(control.snapshots())));
         let stats: Arc<ServerStats> = telemetry.group(Scope::global("server"));
         stats.concurrency.set(i64::try_from(workers).unwrap_or(i64::MAX));
         let (phase, _) = watch::channel(Phase::Serving);
@@ -173,6 +192,8 @@ impl Builder {
             progress: &progress,
         };
         let workers = start.workers(workers)?;
+        let push = |otlp| Pushing::start(otlp, Arc::clone(&otel), &telemetry);
+        let pushing = otlp.map(push).transpose().map_err(Error::Otlp)?;
         let (quit, quit_asked) = watch::channel(false);
         let admin = match bootstrap.admin {
             None => None,
@@ -194,7 +215,18 @@ impl Builder {
             }
         };
         let live = tokio::spawn(show_live(control.status(), stats)).abort_handle();
-        Ok(Server { control, phase, workers, sinks, admin, quit_asked, live })
+        Ok(Server { control, phase, workers, sinks, admin, pushing, quit_asked, live })
+    }
+}
+
+/// The clusters that are served.
+struct Serving(watch::Receiver<Arc<Snapshot>>);
+
+impl Services for Serving {
+    fn visit(&self, see: &mut dyn FnMut(Instance<'_>)) {
+        // The channel is not held up meanwhile.
+        let clusters = Arc::clone(&self.0.borrow().clusters);
+        clusters.visit(see);
     }
 }
 
@@ -279,6 +311,7 @@ pub struct Server {
     workers: Vec<JoinHandle<()>>,
     sinks: Sinks,
     admin: Option<Running>,
+    pushing: Option<Pushing>,
     quit_asked: watch::Receiver<bool>,
     live: AbortHandle,
 }
@@ -292,6 +325,7 @@ impl Server {
             drain_time: Duration::from_secs(600),
             snapshot_dir: None,
             admin_address_path: None,
+            otlp: None,
         }
     }
 
@@ -305,12 +339,14 @@ impl Server {
         let mut terminate = signals(SignalKind::terminate())?;
         let mut interrupt = signals(SignalKind::interrupt())?;
         let mut reopen = signals(SignalKind::user_defined1())?;
+        let otlp = otlp::Settings::read(options::variable, &loaded.node.id)?;
         let drain_time = options.drain_time();
         let mut server = Self::builder(loaded)
             .workers(options.workers())
             .drain_time(drain_time)
             .snapshot_dir(options.snapshot_dir)
             .admin_address_path(options.admin_address_path)
+            .otlp(otlp)
             .start()
             .await?;
         tracing::info!(workers = server.workers.len(), "started");
@@ -358,6 +394,9 @@ impl Server {
             _ => tracing::error!("a worker did not end in good order"),
         }
         self.control.stop().await;
+        if let Some(pushing) = self.pushing.take() {
+            pushing.stop(LAST_PUSH_WITHIN).await;
+        }
         let sinks = self.sinks.clone();
         let flushed = tokio::task::spawn_blocking(move || sinks.shutdown(Duration::from_secs(1)));
         if !flushed.await.unwrap_or(false) {

@@ -125,6 +125,13 @@ impl LogLevel {
     }
 }
 
+/// An environment variable. Only those that OpenTelemetry defines are asked for: deployments set them for
+/// every process alike.
+#[expect(clippy::disallowed_methods, reason = "here is where options come from")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::durations::Durations;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -165,6 +167,11 @@ pub enum Cell<'a> {
 pub trait StatGroup: Send + Sync + 'static {
     /// Calls `visit` with every cell and its name, in Envoy's spelling and without the scope.
     fn visit(&self, visit: &mut dyn FnMut(&'static str, Cell<'_>));
+
+    /// How long things took, if that is what the group holds.
+    fn durations(&self) -> Option<&Durations> {
+        None
+    }
 }
 
 /// Declares a [`StatGroup`]: its cells, their names and what they mean, once.

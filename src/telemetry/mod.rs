@@ -6,10 +6,13 @@
 //! holder unregisters them.
 
 pub mod access_log;
+pub mod durations;
 pub mod envoy_view;
 pub mod metrics;
 pub mod otel;
+pub mod otlp;
 pub mod scope;
+pub mod services;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;

@@ -12,6 +12,17 @@
 //! | `gateway_active_connections` | `stat_prefix` | client connections open |
 //! | `gateway_upstream_requests_total` | `cluster` | requests sent; clusters that had any |
 //! | `gateway_upstream_active_requests` | `cluster` | requests in flight; the same clusters |
+//! | `gateway_loadbalancer_requests_total` | `service`, `instance`, `strategy` | requests given to an instance, each try for itself |
+//! | `gateway_loadbalancer_request_duration_seconds` | the same | histogram: from a request on its connection to the end of the response |
+//! | `gateway_loadbalancer_instance_health` | the same | 1 if it is well enough to be chosen, else 0 |
+//! | `gateway_loadbalancer_active_connections` | the same | requests that it has, each on a connection or stream |
+//! | `gateway_connection_pool_total_connections` | `service`, `instance` | connections open or being made |
+//! | `gateway_connection_pool_active_connections` | the same | connections that carry requests |
+//! | `gateway_connection_pool_idle_connections` | the same | connections that wait for one |
+//! | `gateway_connection_pool_errors_total` | the same, `kind` | connections that could not be made (`connect`) or failed under a request (`broken`) |
+//! | `gateway_connection_pool_timeouts_total` | the same, `kind` | connections that took too long to be made (`connect`), responses to begin (`response`) |
+//! | `http_server_request_duration_seconds` | OpenTelemetry's, `stat_prefix` | histogram: from a request's head to the end of its response |
+//! | `http_client_request_duration_seconds` | OpenTelemetry's, `service` | the same of requests to upstreams |
 //! | `gateway_cache_hits_total` | `stat_prefix` | requests answered with what was stored |
 //! | `gateway_cache_misses_total` | `stat_prefix` | requests for what was not stored |
 //! | `gateway_cache_size` | `stat_prefix` | bytes of memory that the cache takes |
@@ -36,18 +47,32 @@
 
 mod cache;
 mod compression;
+pub mod histograms;
+mod services;
+mod traffic;
 
-use std::time::SystemTime;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider};
-use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{
+    Instrument, InstrumentKind, ManualReader, Pipeline as SdkPipeline, SdkMeterProvider, Stream,
+    Temporality,
+};
 use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use thiserror::Error;
 
-use super::metrics::{Cell, StatGroup};
+use super::metrics::Cell;
+use super::services::Services;
 use super::{Scope, Telemetry};
+use histograms::Family;
+use services::Rows;
 
 crate::stats! {
     /// What is being served; scope `config`. Control sets it with every snapshot it publishes.
@@ -75,31 +100,49 @@ const MOST_ATTRIBUTE_SETS: usize = 1_000_000;
 /// sets 16 MB aside for them, and a process that is watched another way should not pay for that.
 pub struct Otel {
     telemetry: Telemetry,
-    pipeline: Mutex<Option<Pipeline>>,
+    services: Box<dyn Services>,
+    scraped: Mutex<Option<Pipeline<Registry>>>,
+    pushed: Mutex<Option<Pipeline<SharedReader>>>,
 }
 
-struct Pipeline {
-    registry: Registry,
+/// Instruments, and whoever reads them.
+struct Pipeline<R> {
+    reader: R,
+    /// What instruments show of services while they are read.
+    rows: Rows,
     /// The instruments live as long as it does.
     _provider: SdkMeterProvider,
+}
+
+/// All metrics at one moment.
+pub struct Collected {
+    /// What the instruments give.
+    pub instruments: ResourceMetrics,
+    /// The histograms beside them.
+    pub histograms: Vec<Family>,
 }
 
 /// Why the metrics could not be set up or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The exporter could not register itself.
-    #[error("the metrics exporter could not be set up: {0}")]
-    Exporter(#[from] opentelemetry_sdk::error::OTelSdkError),
+    /// The kit refuses an exporter, or to be read.
+    #[error("the metrics could not be read: {0}")]
+    Exporter(#[from] OTelSdkError),
     /// A metric cannot be written in Prometheus' form.
     #[error("metrics could not be written: {0}")]
     Encoding(#[from] prometheus::Error),
 }
 
 impl Otel {
-    /// Instruments over the cells of `telemetry`.
-    pub fn new(telemetry: &Telemetry) -> Self {
-        Self { telemetry: telemetry.clone(), pipeline: Mutex::new(None) }
+    /// Instruments over the cells of `telemetry`, and over `services`.
+    pub fn new(telemetry: &Telemetry, services: impl Services + 'static) -> Self {
+        Self {
+            telemetry: telemetry.clone(),
+            services: Box::new(services),
+            scraped: Mutex::default(),
+            pushed: Mutex::default(),
+        }
     }
 
     /// Reads every instrument: the body of `GET /metrics`, of type `text/plain; version=0.0.4`.
@@ -109,35 +152,98 @@ impl Otel {
     /// [`Error::Exporter`] if the exporter cannot be set up, [`Error::Encoding`] if the encoder
     /// refuses a name; nothing of ours can cause either.
     pub fn render(&self) -> Result<String, Error> {
-        let mut pipeline = self.pipeline.lock();
-        if pipeline.is_none() {
-            *pipeline = Some(Pipeline::new(&self.telemetry)?);
-        }
-        let families = pipeline.as_ref().map(|p| p.registry.gather()).unwrap_or_default();
+        let mut made = self.scraped.lock();
+        let pipeline = match &mut *made {
+            Some(pipeline) => pipeline,
+            none => {
+                let registry = Registry::new();
+                let exporter = opentelemetry_prometheus::exporter()
+                    .with_registry(registry.clone())
+                    .scope_info_enabled(false)
+                    .without_target_info()
+                    .build()?;
+                none.insert(Pipeline::new(&self.telemetry, exporter, registry))
+            }
+        };
+        let (mut families, histograms) = self.read(&pipeline.rows, || pipeline.reader.gather());
+        let histograms = histograms.iter().filter(|family| !family.points.is_empty());
+        families.extend(histograms.map(Family::prometheus));
         Ok(TextEncoder::new().encode_to_string(&families)?)
+    }
+
+    /// Reads every instrument, for somebody who passes it on. Costs what [`Otel::render`] does.
+    ///
+    /// # Errors
+    /// [`Error::Exporter`] if the kit fails; nothing of ours can cause it.
+    pub fn collect(&self) -> Result<Collected, Error> {
+        let mut made = self.pushed.lock();
+        let pipeline = made.get_or_insert_with(|| {
+            let reader = SharedReader::default();
+            Pipeline::new(&self.telemetry, reader.clone(), reader)
+        });
+        let mut instruments = ResourceMetrics::default();
+        let (result, histograms) =
+            self.read(&pipeline.rows, || pipeline.reader.collect(&mut instruments));
+        result?;
+        Ok(Collected { instruments, histograms })
+    }
+
+    /// What `read` makes of the instruments, and the histograms of the same moment.
+    fn read<T>(&self, shown: &Rows, read: impl FnOnce() -> T) -> (T, Vec<Family>) {
+        // Once for all instruments, which are read under a lock.
+        let rows = Arc::new(super::services::read(&*self.services));
+        shown.store(Arc::clone(&rows));
+        let result = read();
+        shown.store(Arc::default());
+        (result, histograms::families(&self.telemetry, &rows))
     }
 }
 
-impl Pipeline {
-    fn new(telemetry: &Telemetry) -> Result<Self, Error> {
-        let registry = Registry::new();
-        let exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .scope_info_enabled(false)
-            .without_target_info()
-            .build()?;
+impl<R> Pipeline<R> {
+    fn new(telemetry: &Telemetry, to: impl MetricReader, reader: R) -> Self {
+        let rows = Rows::default();
         let every_set = |_: &Instrument| {
             Stream::builder().with_cardinality_limit(MOST_ATTRIBUTE_SETS).build().ok()
         };
-        let provider =
-            SdkMeterProvider::builder().with_reader(exporter).with_view(every_set).build();
+        // What the process is called is said by whoever pushes.
+        let nobody = Resource::builder_empty().build();
+        let provider = SdkMeterProvider::builder()
+            .with_resource(nobody)
+            .with_reader(to)
+            .with_view(every_set)
+            .build();
         let meter = provider.meter("nuncio");
-        downstream_instruments(&meter, telemetry);
-        upstream_instruments(&meter, telemetry);
+        traffic::instruments(&meter, telemetry);
+        services::instruments(&meter, &rows);
         cache::instruments(&meter, telemetry);
         compression::instruments(&meter, telemetry);
-        config_instruments(&meter, telemetry);
-        Ok(Self { registry, _provider: provider })
+        Self { reader, rows, _provider: provider }
+    }
+}
+
+/// A reader that the kit has and we ask.
+#[derive(Debug, Clone, Default)]
+struct SharedReader(Arc<ManualReader>);
+
+impl MetricReader for SharedReader {
+    fn register_pipeline(&self, pipeline: Weak<SdkPipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
     }
 }
 
@@ -147,116 +253,10 @@ impl std::fmt::Debug for Otel {
     }
 }
 
-fn downstream_instruments(meter: &Meter, telemetry: &Telemetry) {
-    let cells = telemetry.clone();
-    meter
-        .u64_observable_counter("gateway.requests")
-        .with_description("Requests answered, by the class of the response's code")
-        .with_callback(move |observer| {
-            each_cell(&cells, ("http", ""), |prefix, cell, value| {
-                let class = match cell {
-                    "downstream_rq_1xx" => "1xx",
-                    "downstream_rq_2xx" => "2xx",
-                    "downstream_rq_3xx" => "3xx",
-                    "downstream_rq_4xx" => "4xx",
-                    "downstream_rq_5xx" => "5xx",
-                    _ => return,
-                };
-                let attributes = [stat_prefix(prefix), KeyValue::new("response_class", class)];
-                observer.observe(count(value), &attributes);
-            });
-        })
-        .build();
-    let cells = telemetry.clone();
-    meter
-        .i64_observable_up_down_counter("http.server.active_requests")
-        .with_description("Requests without an answer yet")
-        .with_callback(move |observer| observe_level(&cells, "downstream_rq_active", observer))
-        .build();
-    let cells = telemetry.clone();
-    meter
-        .u64_observable_counter("gateway.connections")
-        .with_description("Client connections accepted")
-        .with_callback(move |observer| {
-            each_cell(&cells, ("http", ""), |prefix, cell, value| {
-                if cell == "downstream_cx_total" {
-                    observer.observe(count(value), &[stat_prefix(prefix)]);
-                }
-            });
-        })
-        .build();
-    let cells = telemetry.clone();
-    meter
-        .i64_observable_up_down_counter("gateway.active_connections")
-        .with_description("Client connections open")
-        .with_callback(move |observer| observe_level(&cells, "downstream_cx_active", observer))
-        .build();
-}
-
-fn upstream_instruments(meter: &Meter, telemetry: &Telemetry) {
-    let cells = telemetry.clone();
-    meter
-        .u64_observable_counter("gateway.upstream.requests")
-        .with_description("Requests sent to a cluster that had any")
-        .with_callback(move |observer| {
-            each_busy_cluster(&cells, |cluster, group| {
-                group.visit(&mut |cell, value| {
-                    if cell == "upstream_rq_total" {
-                        observer.observe(count(value), std::slice::from_ref(cluster));
-                    }
-                });
-            });
-        })
-        .build();
-    let cells = telemetry.clone();
-    meter
-        .i64_observable_up_down_counter("gateway.upstream.active_requests")
-        .with_description("Requests in flight to a cluster that had any")
-        .with_callback(move |observer| {
-            each_busy_cluster(&cells, |cluster, group| {
-                group.visit(&mut |cell, value| {
-                    if cell == "upstream_rq_active" {
-                        observer.observe(level(value), std::slice::from_ref(cluster));
-                    }
-                });
-            });
-        })
-        .build();
-}
-
-fn config_instruments(meter: &Meter, telemetry: &Telemetry) {
-    let config = telemetry.group::<ConfigStats>(ConfigStats::scope());
-    meter
-        .i64_observable_gauge("gateway.config.version")
-        .with_description("Number of the configuration that is served")
-        .with_callback(move |observer| observer.observe(config.version.value(), &[]))
-        .build();
-    let config = telemetry.group::<ConfigStats>(ConfigStats::scope());
-    meter
-        .i64_observable_gauge("gateway.config.age")
-        .with_unit("s")
-        .with_description("How long ago the configuration that is served was published")
-        .with_callback(move |observer| {
-            let published = config.published_unix_s.value();
-            if published > 0 {
-                observer.observe(unix_now().saturating_sub(published), &[]);
-            }
-        })
-        .build();
-}
-
 /// Seconds since 1970, as [`ConfigStats::published_unix_s`] counts them.
 pub fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn observe_level(telemetry: &Telemetry, wanted: &str, observer: &dyn AsyncInstrument<i64>) {
-    each_cell(telemetry, ("http", ""), |prefix, cell, value| {
-        if cell == wanted {
-            observer.observe(level(value), &[stat_prefix(prefix)]);
-        }
-    });
 }
 
 /// Calls `each` with every cell of a part of the owners of a kind.
@@ -269,20 +269,6 @@ fn each_cell(
         if scope.kind == kind && scope.part == part {
             let instance = scope.instance.as_deref().unwrap_or_default();
             group.visit(&mut |cell, value| each(instance, cell, value));
-        }
-    }
-}
-
-/// Calls `each` with the attribute and the cells of every cluster that was sent a request.
-fn each_busy_cluster(telemetry: &Telemetry, mut each: impl FnMut(&KeyValue, &dyn StatGroup)) {
-    for (scope, group) in telemetry.groups() {
-        if scope.kind != "cluster" || !scope.part.is_empty() {
-            continue;
-        }
-        let mut busy = false;
-        group.visit(&mut |cell, value| busy |= cell == "upstream_rq_total" && count(value) > 0);
-        if let Some(name) = scope.instance.filter(|_| busy) {
-            each(&KeyValue::new("cluster", name), &*group);
         }
     }
 }
@@ -325,7 +311,7 @@ mod tests {
     #[test]
     fn instruments_read_the_cells() {
         let telemetry = Telemetry::default();
-        let otel = Otel::new(&telemetry);
+        let otel = Otel::new(&telemetry, ());
         let http = telemetry.group::<TestStats>(Scope::http("main"));
         let config = telemetry.group::<ConfigStats>(ConfigStats::scope());
         config.version.set(7);
@@ -362,7 +348,7 @@ mod tests {
     #[test]
     fn more_clusters_than_the_kits_limit_stay_apart() {
         let telemetry = Telemetry::default();
-        let otel = Otel::new(&telemetry);
+        let otel = Otel::new(&telemetry, ());
         let groups: Vec<_> = (0..2_500)
             .map(|i| telemetry.group::<TestStats>(Scope::cluster(&format!("c{i}"))))
             .collect();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::health::{CheckTarget, Health};
 use super::load_report::Reports;
 use super::outlier::Monitor;
+use crate::telemetry::durations::Durations;
 
 /// Where a group of hosts runs: `config.core.v3.Locality`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -102,6 +103,30 @@ crate::stats! {
     }
 }
 
+crate::stats! {
+    /// What all workers count on the connections to one host, beyond what `/clusters` shows.
+    pub(super) struct ConnectionStats {
+        /// Connections that are being made.
+        gauge cx_connecting,
+        /// Connections that carry requests.
+        gauge cx_busy,
+        /// Connections that were not made in time; `cx_connect_fail` has them, too.
+        counter cx_connect_timeout,
+        /// Requests whose connection failed under them.
+        counter cx_broken,
+        /// Requests whose response did not begin in time.
+        counter rq_header_timeout,
+    }
+}
+
+/// What is counted on a host that has connections.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) connections: ConnectionStats,
+    /// How long requests took.
+    pub(super) durations: Durations,
+}
+
 /// What an endpoint says that only some need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Told {
@@ -136,6 +161,8 @@ pub struct Host {
     /// Made when the first request is judged, so that it costs clusters without outlier detection
     /// nothing.
     monitor: OnceLock<Box<Monitor>>,
+    /// Made with its first connection: most hosts of a large configuration have none.
+    traffic: OnceLock<Box<Traffic>>,
     told: RwLock<Told>,
 }
 
@@ -153,6 +180,7 @@ impl Host {
             up_since: AtomicU64::new(since_first(Instant::now())),
             ejected: AtomicBool::new(false),
             monitor: OnceLock::new(),
+            traffic: OnceLock::new(),
             told: RwLock::default(),
             connections: AtomicU32::new(0),
             stats: HostStats::default(),
@@ -268,6 +296,16 @@ impl Host {
     /// What outlier detection knows of it.
     pub(super) fn monitor(&self) -> &Monitor {
         self.monitor.get_or_init(Box::default)
+    }
+
+    /// Where its connections and the time of its requests are counted.
+    pub(super) fn traffic(&self) -> &Traffic {
+        self.traffic.get_or_init(Box::default)
+    }
+
+    /// The same, if it had a connection.
+    pub(super) fn known_traffic(&self) -> Option<&Traffic> {
+        self.traffic.get().map(|traffic| &**traffic)
     }
 
     /// Outlier detection ends: it is not ejected, and nothing is remembered.

@@ -24,6 +24,7 @@ pub mod load_report;
 pub mod manager;
 pub mod outlier;
 pub mod pool;
+mod reading;
 pub mod stats;
 pub mod zone;
 
@@ -79,6 +80,7 @@ pub struct Cluster {
     name: Arc<str>,
     discovery: Discovery,
     lb: LbConfig,
+    strategy: Arc<str>,
     connection: Arc<ConnectionSettings>,
     breakers: Breakers,
     outlier: Option<Outlier>,
@@ -144,6 +146,11 @@ impl Cluster {
     /// How a host is chosen.
     pub fn lb_config(&self) -> &LbConfig {
         &self.lb
+    }
+
+    /// What its way to choose is called in metrics: what its management server calls it, or its policy.
+    pub fn strategy(&self) -> &str {
+        &self.strategy
     }
 
     /// The hosts now.

@@ -35,8 +35,7 @@ use crate::harness::resources::{
 };
 use crate::harness::scripted::Delta;
 use crate::harness::{
-    Answer, Ending, Http1, Kind, Origin, Proxy, Script, delta, eventually, filter_is_taken, get,
-    nack_of, request,
+    Answer, Ending, Http1, Kind, Origin, Proxy, Script, delta, eventually, get, nack_of, request,
 };
 use crate::xds_world::World;
 
@@ -265,31 +264,6 @@ async fn a_route_may_do_without() {
         assert_eq!(get(address, "/off").await.header("cache-status"), "");
     }
     assert_eq!(origin.requests(), 2);
-}
-
-/// The blocks of a document that are set off by four spaces.
-fn blocks(document: &str) -> Vec<Vec<&str>> {
-    let mut blocks = vec![Vec::new()];
-    for line in document.lines() {
-        match line.strip_prefix("    ") {
-            Some(line) => blocks.last_mut().unwrap().push(line),
-            None => blocks.push(Vec::new()),
-        }
-    }
-    blocks
-}
-
-#[tokio::test]
-async fn what_the_document_shows_is_taken() {
-    let blocks = blocks(include_str!("../../docs/cache.md"));
-    let shown = |begins: &str| {
-        blocks.iter().find(|b| b.first().is_some_and(|line| line.starts_with(begins))).unwrap()
-    };
-    let indented = |lines: &[&str], by: usize| {
-        lines.iter().map(|line| format!("{:by$}{line}\n", "")).collect::<String>()
-    };
-    let filter = indented(shown("- name: cache"), 0) + &indented(shown("shared_tier:"), 4);
-    filter_is_taken(&filter).await;
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ use self::codings::decode;
 use crate::harness::resources::{
     bootstrap, filter, hcm, listener_of, router, static_cluster, table, to,
 };
-use crate::harness::{Answer, Origin, Proxy, Script, filter_is_taken, request};
+use crate::harness::{Answer, Origin, Proxy, Script, request};
 
 const COMPRESSION: &str = "nuncio.extensions.filters.http.compression.v1.Compression";
 
@@ -86,22 +86,4 @@ fn plain(answer: &Answer) -> String {
         coding => decode(coding, &answer.body).expect("a whole body of its coding"),
     };
     String::from_utf8(body).unwrap()
-}
-
-#[tokio::test]
-async fn what_the_document_shows_is_taken() {
-    let mut filters: Vec<String> = Vec::new();
-    for line in include_str!("../../docs/compression.md").lines() {
-        match line.strip_prefix("    ") {
-            Some(line) if line.starts_with("- name: ") => filters.push(format!("{line}\n")),
-            Some(line) if line.starts_with(' ') => {
-                filters.last_mut().unwrap().push_str(&format!("{line}\n"))
-            }
-            _ => {}
-        }
-    }
-    assert_eq!(filters.len(), 6, "{filters:?}");
-    for shown in filters {
-        filter_is_taken(&shown).await;
-    }
 }

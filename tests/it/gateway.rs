@@ -16,6 +16,7 @@
 
 mod changes;
 mod format;
+mod metrics;
 mod story;
 mod world;
 

@@ -20,6 +20,8 @@ mod clusters;
 #[cfg(test)]
 mod compression;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod ecds;
 #[cfg(test)]
 mod gateway;
@@ -60,6 +62,7 @@ mod local_replies;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod otlp;
 mod outlier;
 #[cfg(test)]
 mod redirects;

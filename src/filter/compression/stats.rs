@@ -285,7 +285,7 @@ mod tests {
         let stats = counts.of(Operation::Encode, Direction::Response, Coding::Brotli);
         Tally::begin(stats, Operation::Encode).end(&outcome(100, 20, End::Complete));
         counts.skip(Direction::Response, Skip::NotAccepted);
-        let text = Otel::new(&telemetry).render().unwrap();
+        let text = Otel::new(&telemetry, ()).render().unwrap();
         let of = r#"direction="response",library="br",operation="encode""#;
         let of_in = format!(r#"{of},stat_prefix="in""#);
         for line in [

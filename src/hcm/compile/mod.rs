@@ -34,6 +34,7 @@ use crate::http1::case::NameFormat;
 use crate::proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use crate::route::{self, HeaderLevel, RouteTable};
 use crate::telemetry::access_log::{AccessLogs, Sinks};
+use crate::telemetry::durations::Durations;
 use crate::telemetry::{Scope, Telemetry};
 
 /// A compiled connection manager, shared by the workers.
@@ -114,6 +115,8 @@ pub struct HcmConfig {
     pub stat_prefix: Arc<str>,
     /// Cells of its stat prefix.
     pub stats: Arc<HttpStats>,
+    /// How long requests took.
+    pub durations: Arc<Durations>,
     /// Cells of the HTTP/2 codec.
     pub http2_stats: Arc<Http2Stats>,
 }
@@ -403,6 +406,7 @@ pub fn compile(
         local_replies: local_replies.map(Arc::new),
         access_logs: access_logs.ok_or_else(missing)?,
         stats: cx.telemetry.group(Scope::http(&stat_prefix)),
+        durations: cx.telemetry.group(Scope::http(&stat_prefix)),
         http2_stats: cx.telemetry.group(Scope::global("http2")),
         stat_prefix,
     })

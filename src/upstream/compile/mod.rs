@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use prost_types::Value;
+use prost_types::value::Kind;
 use tokio::sync::watch;
 
 use super::balancer::locality::LocalityPolicy;
@@ -93,6 +95,7 @@ impl Cluster {
             respect_dns_ttl,
             load_balancing_policy,
             dns_failure_refresh_rate,
+            metadata,
         } = proto;
         let mut errors = Errors::new();
         let cluster_name = errors.take(fields::non_empty(&name).at("name"));
@@ -119,6 +122,7 @@ impl Cluster {
             .and_then(|proto| errors.take(outlier::compile(proto).at("outlier_detection")));
         let checks = errors.take(health::compile(health_checks, cx.sinks.as_ref())).flatten();
         errors.take(transport(transport_socket).at("transport_socket"));
+        let strategy = errors.take(strategy(metadata).at("metadata")).flatten();
         let dns =
             errors.take(dns_fields(dns_refresh_rate, dns_failure_refresh_rate, dns_lookup_family));
         let found = errors.take(discovery(
@@ -167,6 +171,7 @@ impl Cluster {
         let cluster = Self {
             name,
             discovery,
+            strategy: strategy.unwrap_or_else(|| lb.policy.name().into()),
             lb,
             connection: Arc::new(connection),
             breakers: Breakers::new(usage, limits[0], limits[1]),
@@ -182,6 +187,25 @@ impl Cluster {
         };
         cluster.set_endpoints(&endpoints);
         Ok(cluster)
+    }
+}
+
+/// `strategy` in the metadata named `nuncio`: what the balancing is called where the configuration was
+/// made. Other metadata is for those whom it names.
+fn strategy(metadata: Option<core::Metadata>) -> Result<Option<Arc<str>>, Errors> {
+    let Some(core::Metadata { mut filter_metadata, typed_filter_metadata: _ }) = metadata else {
+        return Ok(None);
+    };
+    let ours = filter_metadata.remove("nuncio");
+    match ours.and_then(|mut ours| ours.fields.remove("strategy")) {
+        None => Ok(None),
+        Some(Value { kind: Some(Kind::StringValue(name)) }) if !name.is_empty() => {
+            Ok(Some(name.into()))
+        }
+        Some(_) => {
+            let fault = Fault::Conflict("is a name, and not empty".into());
+            Err(Errors::from(fault).at("strategy").at("nuncio").at("filter_metadata"))
+        }
     }
 }
 

@@ -90,9 +90,14 @@ impl ConnectionGuard {
         }
     }
 
+    pub(super) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
     /// Connects to the host.
     pub(super) async fn dial(&self, pool: &HostPool) -> Result<TcpStream, UpstreamError> {
         let started = Instant::now();
+        let _connecting = Connecting::begin(&self.host);
         let connecting = TcpStream::connect(self.host.address());
         let connected = tokio::time::timeout(pool.settings.connect_timeout, connecting).await;
         let failure = match connected {
@@ -106,6 +111,7 @@ impl ConnectionGuard {
             Ok(Err(error)) => UpstreamError::ConnectFailure(error),
             Err(_elapsed) => {
                 self.stats.upstream_cx_connect_timeout.inc();
+                self.host.traffic().connections.cx_connect_timeout.inc();
                 UpstreamError::ConnectTimeout
             }
         };
@@ -124,6 +130,22 @@ impl ConnectionGuard {
     pub(super) fn handshake_failed(&self, error: hyper::Error) -> UpstreamError {
         self.failed();
         UpstreamError::ConnectFailure(io::Error::other(error))
+    }
+}
+
+/// Counts a connection that is being made, until it is dropped.
+struct Connecting<'a>(&'a Host);
+
+impl<'a> Connecting<'a> {
+    fn begin(host: &'a Host) -> Self {
+        host.traffic().connections.cx_connecting.inc();
+        Self(host)
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.traffic().connections.cx_connecting.dec();
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Version;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -26,12 +27,14 @@ use super::http1::Here;
 use super::patience;
 use super::request::{PendingRequest, for_http2};
 use super::{Attempt, HostPool, UpstreamError};
-use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::exchange::{Body, KnownMethod, RequestHead, ResponseHead};
 use crate::upstream::breaker::Permit;
+use crate::upstream::host::Host;
 
 /// One connection.
 struct Http2Connection {
     sender: SendRequest<Body>,
+    host: Arc<Host>,
     opened: Instant,
     /// What the upstream allows, as far as it is known.
     peer_limit: Arc<AtomicU32>,
@@ -80,6 +83,7 @@ impl Drop for StreamSlot {
         let is_idle = used.streams == 0;
         if is_idle {
             used.idle_since = Instant::now();
+            self.connection.host.traffic().connections.cx_busy.dec();
         }
         drop(used);
         if is_idle && self.pool.yields(self.pool.http2.waiting.load(Ordering::Relaxed)) {
@@ -105,6 +109,9 @@ impl HostPool {
                 .min(self.settings.http2.max_concurrent_streams);
             let mut used = connection.use_.lock();
             if used.streams < limit {
+                if used.streams == 0 {
+                    connection.host.traffic().connections.cx_busy.inc();
+                }
                 used.streams += 1;
                 used.served = used.served.saturating_add(1);
                 return Some(StreamSlot {
@@ -207,6 +214,7 @@ impl HostPool {
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|e| guard.handshake_failed(e))?;
         let peer_limit = Arc::new(AtomicU32::new(0));
+        let host = Arc::clone(guard.host());
         let driver = Driver { connection, peer_limit: Arc::clone(&peer_limit) };
         driver.publish_limit();
         tokio::spawn(async move {
@@ -217,7 +225,7 @@ impl HostPool {
         });
         let now = Instant::now();
         let use_ = Mutex::new(Use { streams: 0, served: 0, idle_since: now });
-        Ok(Arc::new(Http2Connection { sender, opened: now, peer_limit, use_ }))
+        Ok(Arc::new(Http2Connection { sender, host, opened: now, peer_limit, use_ }))
     }
 
     /// Carries one exchange; see [`HostPool::send_http1`].
@@ -229,12 +237,13 @@ impl HostPool {
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
         for_http2(head)?;
+        let kind = (KnownMethod::from(&head.method), Version::HTTP_2);
         let head = std::mem::replace(head, http::Request::new(()).into_parts().0);
         let (body, broken) = broken::watch(body);
         let (body, mut late) = patience::watch(body, self.settings.response_header_timeout);
         let mut request = http::Request::from_parts(head, body);
         let mut slot = self.http2_checkout(attempt).await?;
-        let active = attempt.begin(permit);
+        let mut active = attempt.begin(permit, kind);
         let failure = loop {
             let mut sender = slot.connection.sender.clone();
             let mut answer = pin!(sender.try_send_request(request));

@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 pub use self::error::{RequestBodyError, UpstreamError};
 use self::http1::Http1Pool;
 use self::http2::Http2Pool;
-use self::request::ActiveRequest;
+use self::request::{ActiveRequest, Kind};
 pub use self::settings::{
     ConnectionSettings, Http1Settings, Http2Settings, Keepalive, TcpKeepalive, UpstreamProtocol,
 };
@@ -91,8 +91,8 @@ impl Attempt<'_> {
         limits.max_connections == 0 || limits.max_connections_per_host == 0
     }
 
-    fn begin(&self, permit: Permit) -> ActiveRequest {
-        ActiveRequest::begin(Arc::clone(&self.cluster.stats), Arc::clone(self.host), permit)
+    fn begin(&self, permit: Permit, kind: Kind) -> ActiveRequest {
+        ActiveRequest::begin(Arc::clone(&self.cluster.stats), Arc::clone(self.host), permit, kind)
     }
 }
 

@@ -80,18 +80,23 @@ impl Plane {
 
     /// Waits until the one proxy has accepted all that was sent.
     pub(crate) async fn until_settled(&self) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            // A new stream is sent nothing of what the proxy says it has.
-            let same = |t: &Type| t.version_sent.is_none() || t.version_sent == t.version_acked;
-            let settled = |t: &Type| t.state != "waiting" && same(t);
-            if status.proxies.len() == 1 && status.proxies[0].types.iter().all(settled) {
-                return;
-            }
-            let shown = serde_json::to_string_pretty(&status).unwrap();
-            assert!(Instant::now() < end, "not everything was acknowledged: {shown}");
-            pace(Duration::from_millis(5)).await;
+        until_settled(|| self.status()).await;
+    }
+}
+
+/// Waits until the one proxy of a server has accepted all that was sent.
+pub(crate) async fn until_settled(status: impl Fn() -> Status) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let status = status();
+        // A new stream is sent nothing of what the proxy says it has.
+        let same = |t: &Type| t.version_sent.is_none() || t.version_sent == t.version_acked;
+        let settled = |t: &Type| t.state != "waiting" && same(t);
+        if status.proxies.len() == 1 && status.proxies[0].types.iter().all(settled) {
+            return;
         }
+        let shown = serde_json::to_string_pretty(&status).unwrap();
+        assert!(Instant::now() < end, "not everything was acknowledged: {shown}");
+        pace(Duration::from_millis(5)).await;
     }
 }

@@ -20,9 +20,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
+    /// With more environment variables than the tests have.
+    pub(crate) fn start_in<A: AsRef<OsStr>>(
+        variables: &[(String, String)],
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         let mut child = Command::new(NUNCIO)
             .args(args)
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,7 +128,15 @@ impl Said {
 
 /// Runs nuncio to its end.
 pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Said {
-    let mut process = Process::start(args);
+    run_in(&[], args).await
+}
+
+/// The same with more environment variables than the tests have.
+pub(crate) async fn run_in<A: AsRef<OsStr>>(
+    variables: &[(String, String)],
+    args: impl IntoIterator<Item = A>,
+) -> Said {
+    let mut process = Process::start_in(variables, args);
     let code = process.exit().await.code();
     // The threads that read the pipes may lag behind the end of the process.
     let mut last = None;
@@ -135,29 +148,4 @@ pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> S
     });
     let (stdout, stderr) = read.await;
     Said { code, stdout, stderr }
-}
-
-/// Checks that a filter which a document shows in YAML is taken before the router.
-pub(crate) async fn filter_is_taken(shown: &str) {
-    let filter: String = shown.lines().map(|line| format!("          {line}\n")).collect();
-    let types = "type.googleapis.com/envoy.extensions.filters";
-    let yaml = format!(
-        "static_resources:
-  listeners:
-  - name: in
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {types}.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          route_config: {{ virtual_hosts: [] }}
-          http_filters:
-{filter}          - name: router
-            typed_config: {{ '@type': {types}.http.router.v3.Router }}
-"
-    );
-    let said = run(["--mode", "validate", "--config-yaml", &yaml]).await;
-    assert_eq!(said.code, Some(0), "{}\n{yaml}", said.all());
 }

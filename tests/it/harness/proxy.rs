@@ -19,6 +19,7 @@ pub(crate) struct ProxyBuilder {
     bootstrap: String,
     file: &'static str,
     args: Vec<String>,
+    variables: Vec<(String, String)>,
     dir: TempDir,
 }
 
@@ -33,11 +34,18 @@ impl ProxyBuilder {
 
     /// With a bootstrap file of this name and content.
     pub(crate) fn text(file: &'static str, bootstrap: String) -> Self {
-        Self { bootstrap, file, args: Vec::new(), dir: TempDir::new().unwrap() }
+        let (args, variables) = (Vec::new(), Vec::new());
+        Self { bootstrap, file, args, variables, dir: TempDir::new().unwrap() }
     }
 
     pub(crate) fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -57,8 +65,9 @@ impl ProxyBuilder {
             args.extend(["--concurrency".to_owned(), "2".to_owned()]);
         }
         args.extend(self.args);
-        let (process, admin) = launch(&args, &admin_file).await;
-        Proxy { process, admin, args, admin_file, _dir: self.dir }
+        let variables = self.variables;
+        let (process, admin) = launch(&variables, &args, &admin_file).await;
+        Proxy { process, admin, args, variables, admin_file, _dir: self.dir }
     }
 
     /// Starts and waits until it is ready.
@@ -73,9 +82,13 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-async fn launch(args: &[String], admin_file: &Path) -> (Process, SocketAddr) {
+async fn launch(
+    variables: &[(String, String)],
+    args: &[String],
+    admin_file: &Path,
+) -> (Process, SocketAddr) {
     let _ = std::fs::remove_file(admin_file);
-    let mut process = Process::start(args);
+    let mut process = Process::start_in(variables, args);
     let admin = eventually("the admin address is written", || {
         if let Some(status) = process.exited() {
             panic!("nuncio ended with {status} while it started:\n{}", process.stderr());
@@ -92,6 +105,7 @@ pub(crate) struct Proxy {
     pub(crate) process: Process,
     pub(crate) admin: SocketAddr,
     args: Vec<String>,
+    variables: Vec<(String, String)>,
     admin_file: PathBuf,
     /// Its files; they go with it.
     _dir: TempDir,
@@ -209,7 +223,7 @@ impl Proxy {
     /// Starts it again after its end, with the same folder and options.
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
-        let (process, admin) = launch(&self.args, &self.admin_file).await;
+        let (process, admin) = launch(&self.variables, &self.args, &self.admin_file).await;
         self.process = process;
         self.admin = admin;
     }

@@ -258,17 +258,6 @@ fn the_example_is_good_and_writes_the_defaults_out() {
     assert_eq!(made, self::made(&short));
 }
 
-#[test]
-fn what_the_page_shows_is_good() {
-    let page = include_str!("../../../docs/gateway-yaml.md");
-    let shown = page.lines().skip_while(|line| *line != "    listeners:");
-    let shown: String =
-        shown.map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
-    let types: Vec<_> = made(&shown).iter().map(|made| made.ty).collect();
-    use ResourceType::{Cluster, Endpoint, Listener, Route};
-    assert_eq!(types, [Cluster, Endpoint, Listener, Route]);
-}
-
 proptest! {
     #[test]
     fn no_edit_of_a_good_file_makes_it_panic(

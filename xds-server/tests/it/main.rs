@@ -4,6 +4,7 @@
 
 mod ads;
 mod api;
+mod docs;
 mod edits;
 mod embedded;
 mod extensions;

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -30,7 +31,7 @@ use self::encode::Sending;
 use super::connect::{ConnectionGuard, Leave, leave};
 use super::request::{PendingRequest, for_http1};
 use super::{Attempt, HostPool, UpstreamError};
-use crate::exchange::{Body, RequestHead, ResponseHead};
+use crate::exchange::{Body, KnownMethod, RequestHead, ResponseHead};
 use crate::upstream::breaker::Permit;
 
 /// An idle connection and since when.
@@ -225,7 +226,7 @@ impl HostPool {
             }
         };
         let connection = pending.over(connection)?;
-        let active = attempt.begin(permit);
+        let mut active = attempt.begin(permit, (KnownMethod::Connect, Version::HTTP_11));
         let answer = Head::of_tunnel();
         active.answered(answer.parts.status);
         let sending = Sending::raw(body);
@@ -250,7 +251,8 @@ impl HostPool {
         if self.settings.preconnect_percent > 100 {
             self.preconnect(attempt);
         }
-        let active = attempt.begin(permit);
+        let kind = (KnownMethod::from(&head.method), Version::HTTP_11);
+        let mut active = attempt.begin(permit, kind);
         let error = loop {
             let reused = connection.served > 0;
             connection.served += 1;

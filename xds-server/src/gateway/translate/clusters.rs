@@ -31,6 +31,12 @@ impl Context<'_> {
         let strategy = self.strategy(service);
         set("lb_policy", json!(policy(strategy)));
         from.push(("lb_policy".to_owned(), format!("{at}.strategy")));
+        if let (Some(strategy), Flavour::Nuncio) = (strategy, self.flavour) {
+            // What metrics call it: a policy has several strategies.
+            let named = json!({ "nuncio": { "strategy": strategy.word() } });
+            set("metadata", json!({ "filter_metadata": named }));
+            from.push(("metadata".to_owned(), format!("{at}.strategy")));
+        }
         if let Some(common) = common(strategy) {
             set("common_lb_config", common);
         }
