@@ -153,7 +153,7 @@ fn saved() {
     let (pool, body) = (Pool::new(&Slots::default()), json(USUAL));
     for (name, encoding) in encodings() {
         let coded = whole(&body, &Arc::new(encoding), &pool).expect("it encodes");
-        println!("{name:30} {:3}", 100 - 100 * coded.len() / body.len());
+        println!("{name:30} {:3}", 100 * (body.len() - coded.len()) / body.len());
     }
 }
 

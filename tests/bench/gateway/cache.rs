@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::load::Tally;
 use crate::mix::{Mix, percent};
 use crate::origin::Origin;
-use crate::world::{CLIENTS, World, instances};
-use crate::{Bar, Failure};
+use crate::world::{World, instances};
+use crate::{Bar, Failure, median};
 
 const PATHS: u32 = 5_000;
 const ENTRIES: usize = 1_000;
@@ -21,7 +21,8 @@ const REQUESTS: u64 = 300_000;
 /// So many of the most popular paths are always stored.
 const HOT: u32 = 64;
 
-const TIME: Duration = Duration::from_secs(5);
+const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 5;
 const WORKERS: usize = 1;
 
 const HIT_RATIO: f64 = 80.0;
@@ -50,20 +51,15 @@ cache: {{ max_size: {ENTRIES} }}
 
     let hot = Mix::zipf(HOT, EXPONENT);
     let before = origin.requests();
-    let mut saturated = world.load.saturate(TIME, &hot).all_well()?;
-    let mut half = world.load.pace(saturated.per_second() / 2.0, TIME, &hot)?.all_well()?;
+    let saturated = rounds(|| Ok(world.load.saturate(ROUND, &hot)))?;
+    let rate = saturated.per_second / 2.0;
+    let half = rounds(|| world.load.pace(rate, ROUND, &hot))?;
     let (requests, missed) = (saturated.requests + half.requests, origin.requests() - before);
     if percent(missed, requests) > 0.1 {
         return Err(
             format!("{missed} of {requests} requests for what is stored were misses").into()
         );
     }
-    let latency = |of: &mut Tally, what, bar, most| {
-        let p99 = of.quantile(0.99);
-        let (p50, rate) = (of.quantile(0.5), of.per_second());
-        let figure = format!("p99 {p99:.2?}, p50 {p50:.2?} at {rate:.0}/s, {CLIENTS} clients");
-        Bar { what, figure, bar, is_met: p99 < most }
-    };
     Ok(vec![
         Bar {
             what: "5,000 paths, 1,000 entries",
@@ -73,7 +69,47 @@ cache: {{ max_size: {ENTRIES} }}
             bar: "above 80 %",
             is_met: hit > HIT_RATIO,
         },
-        latency(&mut saturated, "hit of 1 KB, saturated", "p99 under 10 ms", SATURATED),
-        latency(&mut half, "hit of 1 KB, half of that load", "p99 under 1 ms", HALF),
+        saturated.held_to("hit of 1 KB, saturated", "p99 under 10 ms", SATURATED),
+        half.held_to("hit of 1 KB, half of that load", "p99 under 1 ms", HALF),
     ])
+}
+
+/// Rounds of the same load. Others on the machine spoil some of them, so the one in the middle counts, and
+/// the worst is told.
+struct Rounds {
+    requests: u64,
+    per_second: f64,
+    p50: f64,
+    p99: f64,
+    worst: f64,
+}
+
+fn rounds(round: impl Fn() -> Result<Tally, Failure>) -> Result<Rounds, Failure> {
+    let (mut p50, mut p99, mut per_second) = (Vec::new(), Vec::new(), Vec::new());
+    let mut requests = 0;
+    for _ in 0..ROUNDS {
+        let mut tally = round()?.all_well()?;
+        requests += tally.requests;
+        per_second.push(tally.per_second());
+        p50.push(tally.quantile(0.5).as_secs_f64());
+        p99.push(tally.quantile(0.99).as_secs_f64());
+    }
+    let worst = p99.iter().copied().fold(0.0, f64::max);
+    let (per_second, p50, p99) = (median(per_second), median(p50), median(p99));
+    Ok(Rounds { requests, per_second, p50, p99, worst })
+}
+
+impl Rounds {
+    fn held_to(&self, what: &'static str, bar: &'static str, most: Duration) -> Bar {
+        let [p50, p99, worst] = [self.p50, self.p99, self.worst].map(|seconds| 1e3 * seconds);
+        let rate = self.per_second;
+        Bar {
+            what,
+            figure: format!(
+                "p99 {p99:.2} ms (worst round {worst:.2}), p50 {p50:.2}, at {rate:.0}/s"
+            ),
+            bar,
+            is_met: self.p99 < most.as_secs_f64(),
+        }
+    }
 }

@@ -13,8 +13,8 @@ impl Load {
     /// So many requests a second until a time is over. Latency counts from the moment at which a request was
     /// due, so that those which a stall held up show it.
     ///
-    /// One thread looks at the clock and at all connections again and again, since timers are too coarse
-    /// for what is measured here.
+    /// One thread looks at the clock and at all connections again and again and never gives up its
+    /// processor: timers are too coarse for what is measured here, and who yields waits for others.
     pub(crate) fn pace(self, per_second: f64, time: Duration, mix: &Mix) -> Result<Tally, Failure> {
         let mut request = mix.of(0);
         let mut tally = Tally::default();
@@ -49,7 +49,7 @@ impl Load {
                 if start.elapsed() > time + PATIENCE {
                     return Err(format!("{} requests were never answered", busy.len()).into());
                 }
-                std::thread::yield_now();
+                std::hint::spin_loop();
             }
         }
         tally.took = start.elapsed();

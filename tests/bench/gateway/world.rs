@@ -70,6 +70,16 @@ impl World {
         stats.lines().find_map(find).map_or(Ok(0), |value| Ok(value.parse()?))
     }
 
+    /// The value of `/metrics` that has this name and is of this instance.
+    pub(crate) fn metric(&self, name: &str, instance: SocketAddr) -> Result<f64, Failure> {
+        let (metrics, label) = (self.admin("/metrics")?, format!("instance=\"{instance}\""));
+        let mut of_name =
+            metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        let line = of_name.find(|line| line.contains(&label));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        Ok(value.ok_or_else(|| format!("no {name} of {instance}"))?.parse()?)
+    }
+
     /// Fails if the file was refused, by the management server or by the proxy.
     pub(crate) fn nothing_refused(&self) -> Result<(), Failure> {
         let status = self.management.status();
