@@ -1,14 +1,13 @@
 //! Where responses are kept: a bounded table that the workers share. Entries and bytes are bounded both.
 
 mod room;
+mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
-use quick_cache::sync::Cache as Table;
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -22,46 +21,18 @@ use super::lead::Flights;
 use super::stats::CacheStats;
 use crate::telemetry::metrics::Counter;
 
+use self::table::Table;
+
 pub use self::room::Reservation;
 
 /// Responses of one resource that differ by the request's headers. Older ones make room.
 const MOST_VARIANTS: usize = 16;
-
-/// What a resource takes in the table and the index beside its responses.
-const OVERHEAD: u64 = 512;
-
-/// The part of the table that what is asked for often may take, and with it the largest response. The table
-/// reckons it anew from each capacity to the next, rounding down; of multiples of [`GRAIN`] it comes out even,
-/// however often.
-const OFTEN_ASKED_FOR: f64 = 31.0 / 32.0;
-const GRAIN: u64 = 32;
 
 /// Between two pauses of a sweep so many resources are looked at.
 const SWEPT_AT_ONCE: usize = 128;
 
 /// The stored responses of one resource.
 type Variants = Arc<[Arc<Entry>]>;
-
-#[derive(Debug, Clone)]
-struct ByBytes;
-
-impl Weighter<Key, Variants> for ByBytes {
-    fn weight(&self, key: &Key, variants: &Variants) -> u64 {
-        variants.iter().map(|entry| entry.weight()).sum::<u64>() + 2 * key.len() as u64 + OVERHEAD
-    }
-}
-
-/// Whatever leaves the table but by name: evicted, replaced, or too large.
-#[derive(Debug, Clone, Default)]
-struct Departed(Arc<Mutex<Vec<(Key, Variants)>>>);
-
-impl Lifecycle<Key, Variants> for Departed {
-    type RequestState = ();
-
-    fn on_evict(&self, (): &mut (), key: Key, variants: Variants) {
-        self.0.lock().push((key, variants));
-    }
-}
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +69,7 @@ impl Drop for Ticket {
 
 /// A cache: stored responses by resource.
 pub struct Store {
-    table: Table<Key, Variants, ByBytes, DefaultHashBuilder, Departed>,
-    departed: Departed,
+    table: Table,
     /// Also held while anything is stored or taken away.
     index: Arc<Mutex<Index>>,
     /// The index's time of the last purge.
@@ -123,19 +93,9 @@ pub struct Store {
 impl Store {
     /// An empty cache.
     pub fn new(bounds: Bounds, stats: Arc<CacheStats>) -> Self {
-        let mut options = OptionsBuilder::new();
-        let few = usize::try_from(bounds.entries).unwrap_or(usize::MAX).min(1 << 16);
-        // A shard has its own part of the bound, which a large response must fit into.
-        options.shards(1).estimated_items_capacity(few).weight_capacity(even(bounds.bytes));
-        options.hot_allocation(OFTEN_ASKED_FOR);
-        let options = options.build().unwrap_or_else(|_| unreachable!("every option is set"));
-        let departed = Departed::default();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let hasher = DefaultHashBuilder::default();
-        let table = Table::with_options(options, ByBytes, hasher, departed.clone());
         Self {
-            table,
-            departed,
+            table: Table::default(),
             index: Arc::default(),
             last_purge: AtomicU64::new(0),
             flights: Arc::default(),
@@ -153,15 +113,9 @@ impl Store {
     /// Changes how much is kept; what is over it is forgotten.
     pub fn bound(&self, bounds: Bounds) {
         let mut index = self.index.lock();
-        let before = std::mem::replace(&mut *self.bounds.lock(), bounds);
-        if before.bytes != bounds.bytes {
-            let set_aside = *self.set_aside.lock();
-            self.table.set_capacity(even(bounds.bytes.saturating_sub(set_aside)));
-            self.settle(&mut index, None, &self.stats.evicted_memory);
-        }
-        while self.table.len() > bounds.entries as usize {
-            self.make_room(&mut index);
-        }
+        *self.bounds.lock() = bounds;
+        self.make_room(&mut index);
+        self.make_place(&mut index, bounds.entries as usize);
         drop(index);
         self.count();
     }
@@ -276,9 +230,8 @@ impl Store {
     fn place(&self, index: &mut Index, key: Key, entry: Arc<Entry>) {
         let known = self.table.peek(&key).unwrap_or_else(|| Arc::new([]));
         if known.is_empty() {
-            while self.table.len() >= self.bounds.lock().entries.max(1) as usize {
-                self.make_room(index);
-            }
+            let others = self.bounds.lock().entries.max(1) as usize - 1;
+            self.make_place(index, others);
         }
         let is_other = |other: &&Arc<Entry>| {
             other.variant != entry.variant && !self.is_dead_by(index, &key, other)
@@ -293,21 +246,49 @@ impl Store {
     }
 
     fn set(&self, index: &mut Index, key: Key, variants: Variants) {
-        for entry in variants.iter() {
-            index.add(&key, entry);
-            self.count_forms(entry, 1);
+        let weight = table::weight(&key, &variants);
+        let before = if weight > self.room() {
+            self.table.remove(&key)
+        } else {
+            // What is stored of it may itself have to go.
+            while self.table.weight() - self.table.weight_of(&key) + weight > self.room() {
+                self.evict(index, &self.stats.evicted_memory);
+            }
+            for entry in variants.iter() {
+                index.add(&key, entry);
+                self.count_forms(entry, 1);
+            }
+            self.table.insert(key.clone(), variants)
+        };
+        if let Some(before) = before {
+            self.unindex(index, &key, &before);
         }
-        self.table.insert(key.clone(), variants);
-        self.settle(index, Some(&key), &self.stats.evicted_memory);
     }
 
-    /// Takes note of what has left the table.
-    fn settle(&self, index: &mut Index, replaced: Option<&Key>, evicted: &Counter) {
-        let departed = std::mem::take(&mut *self.departed.0.lock());
-        for (key, variants) in departed {
-            if replaced != Some(&key) {
-                evicted.add(variants.len() as u64);
-            }
+    /// How much may be stored beside what is being filled.
+    fn room(&self) -> u64 {
+        let set_aside = *self.set_aside.lock();
+        self.bounds.lock().bytes.saturating_sub(set_aside)
+    }
+
+    /// Leaves no more than fits.
+    fn make_room(&self, index: &mut Index) {
+        while self.table.weight() > self.room() {
+            self.evict(index, &self.stats.evicted_memory);
+        }
+    }
+
+    /// Leaves no more than so many resources.
+    fn make_place(&self, index: &mut Index, most: usize) {
+        while self.table.len() > most {
+            self.evict(index, &self.stats.evicted_entries);
+        }
+    }
+
+    /// Forgets the resource that is worth least.
+    fn evict(&self, index: &mut Index, counter: &Counter) {
+        if let Some((key, variants)) = self.table.evict() {
+            counter.add(variants.len() as u64);
             self.unindex(index, &key, &variants);
         }
     }
@@ -319,20 +300,12 @@ impl Store {
         }
     }
 
-    /// The table bounds bytes; a resource too many makes it forget one that it values least.
-    fn make_room(&self, index: &mut Index) {
-        let bytes = self.table.capacity();
-        self.table.set_capacity(even(self.table.weight().saturating_sub(1)));
-        self.table.set_capacity(bytes);
-        self.settle(index, None, &self.stats.evicted_entries);
-    }
-
     /// Forgets all that is stored of a key; whether there was anything. Fills under way do not bring it back.
     pub fn remove(&self, key: &Key) -> bool {
         let mut index = self.index.lock();
         index.remember_now(&Scope::url_of(key));
         let removed = self.table.remove(key);
-        if let Some((key, variants)) = &removed {
+        if let Some(variants) = &removed {
             self.unindex(&mut index, key, variants);
             self.stats.invalidated.inc();
         }
@@ -448,11 +421,6 @@ impl Store {
         self.stats.entries.set(gauge(self.table.len() as u64));
         self.stats.bytes.set(gauge(self.table.weight()));
     }
-}
-
-/// So many bytes, or somewhat less.
-fn even(bytes: u64) -> u64 {
-    bytes / GRAIN * GRAIN
 }
 
 /// Whether a response cannot be used by anybody any more, nor be validated.

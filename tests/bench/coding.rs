@@ -3,6 +3,8 @@
 //! `cargo bench --bench coding`. The tables of `coding::pace` come from here: no step that is done on a worker
 //! should take longer than a millisecond, whatever it is fed.
 
+mod payload;
+
 use std::hint::black_box;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use nuncio::coding::{
 use nuncio::exchange::Body;
 use nuncio::filter::compression::{Flush, decoded, encoded};
 use tokio::time::Instant;
+
+use payload::{json, numbers};
 
 const USUAL: usize = 30 << 10;
 const WIDE: Limits = Limits { max_bytes: u64::MAX, max_ratio: u32::MAX };
@@ -40,39 +44,6 @@ fn encodings() -> Vec<(String, Encoding)> {
     let zlib = [1, 4, 5, 6, 7, 8, 9].map(|level| gzip(level, 15, 8)).into_iter();
     let small = [1, 6, 9].map(|level| gzip(level, 12, 5));
     zlib.chain(small).chain((0..=8).map(brotli)).chain((1..=10).map(zstd)).collect()
-}
-
-/// Numbers that are the same every time.
-fn numbers() -> impl FnMut(usize) -> usize {
-    let mut state = 7_u64;
-    move |below| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(state >> 33).unwrap_or(0) % below
-    }
-}
-
-/// A list as an API answers it.
-fn json(length: usize) -> Bytes {
-    const WORDS: [&str; 12] = [
-        "alpha", "bravo", "carbon", "delta", "ember", "fjord", "garnet", "harbor", "indigo",
-        "juniper", "kelp", "lumen",
-    ];
-    let mut number = numbers();
-    let mut text = String::from("[");
-    while text.len() < length {
-        let [a, b, c, d, e] = [(); 5].map(|()| WORDS[number(12)]);
-        let (id, suffix, active) = (number(1_000_000), number(1_000), number(2) == 0);
-        let score = number(100_000);
-        text += &format!(
-            "{{\"id\":{id},\"name\":\"{a} {b}\",\"email\":\"{c}{suffix}@example.org\",\
-             \"active\":{active},\"score\":{}.{:03},\"tags\":[\"{d}\",\"{e}\"]}},",
-            score / 1_000,
-            score % 1_000,
-        );
-    }
-    text.truncate(length);
-    text.into()
 }
 
 /// What is easy, what cannot be made smaller, and what is hardest: matches without end, none of them long.
@@ -176,6 +147,16 @@ fn longest_steps() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "criterion knows of time alone")]
+fn saved() {
+    println!("saved of {USUAL} bytes of JSON, in percent");
+    let (pool, body) = (Pool::new(&Slots::default()), json(USUAL));
+    for (name, encoding) in encodings() {
+        let coded = whole(&body, &Arc::new(encoding), &pool).expect("it encodes");
+        println!("{name:30} {:3}", 100 * (body.len() - coded.len()) / body.len());
+    }
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let pool = Pool::new(&Slots::default());
@@ -201,5 +182,6 @@ fn main() {
         });
     }
     criterion.final_summary();
+    saved();
     longest_steps();
 }

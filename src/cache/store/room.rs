@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Store, even};
+use super::Store;
 
 /// What is being filled may take one part of so many of the memory.
 const FILLING: u64 = 2;
@@ -25,17 +25,16 @@ impl Store {
             let filling = self.filling.load(Ordering::Relaxed);
             self.stats.bytes_filling.set(i64::try_from(filling).unwrap_or(i64::MAX));
             let step = (bytes / STEPS).max(1);
-            (bytes, filling.next_multiple_of(step).min(bytes / FILLING))
+            filling.next_multiple_of(step).min(bytes / FILLING)
         };
-        if *self.set_aside.lock() == wanted().1 {
+        if *self.set_aside.lock() == wanted() {
             return;
         }
         let mut index = self.index.lock();
         // Another may have been here since.
-        let (bytes, wanted) = wanted();
+        let wanted = wanted();
         *self.set_aside.lock() = wanted;
-        self.table.set_capacity(even(bytes - wanted));
-        self.settle(&mut index, None, &self.stats.evicted_memory);
+        self.make_room(&mut index);
         drop(index);
         self.count();
     }

@@ -172,7 +172,9 @@ async fn a_form_leaves_with_its_response() {
     with(address, "/page", &[GZIP]).await;
     assert!(proxy.stat("http.in.cache.bytes_gzip").await > 10_000);
     origin.script(Script::size(300_000).header("cache-control", "max-age=60"));
+    // What nobody asks for again would not push it out.
     for n in 0..20 {
+        get(address, &format!("/{n}")).await;
         get(address, &format!("/{n}")).await;
     }
     proxy.until_stat("http.in.cache.bytes_gzip", 0).await;
