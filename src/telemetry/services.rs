@@ -2,7 +2,8 @@
 //! than a reader can bear.
 //!
 //! Whoever owns clusters is [`Services`]. A reading keeps apart 100 instances of a service and 10,000 of
-//! all; the others are one, [`OTHER`], which has their sum.
+//! all; the others are one, [`OTHER`], which has their sum. Of a service without traffic only the health of its
+//! instances is worth telling.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -72,6 +73,11 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Whether the instance had any traffic.
+    fn is_used(&self) -> bool {
+        self.requests > 0 || self.open > 0 || self.connect_errors > 0 || self.connect_timeouts > 0
+    }
+
     fn add(&mut self, other: &Self) {
         self.unhealthy += other.unhealthy;
         self.requests += other.requests;
@@ -97,6 +103,8 @@ pub struct Row {
     pub instance: String,
     /// Host and port of `server.address` and `server.port`; the port is 0 for [`OTHER`].
     pub server: (String, u16),
+    /// Whether any instance of the service had traffic.
+    pub is_used: bool,
     /// What was counted.
     pub counts: Counts,
     /// How long requests took, by kind.
@@ -121,7 +129,12 @@ impl Row {
 pub fn read(services: &dyn Services) -> Vec<Row> {
     let mut reader = Reader::default();
     services.visit(&mut |instance| reader.see(&instance));
-    reader.rows
+    let mut rows = reader.rows;
+    for of_service in rows.chunk_by_mut(|a, b| a.service == b.service) {
+        let is_used = of_service.iter().any(|row| row.counts.is_used());
+        of_service.iter_mut().for_each(|row| row.is_used = is_used);
+    }
+    rows
 }
 
 #[derive(Default)]
@@ -181,8 +194,15 @@ impl Reader {
             Some(("", address)) => (address.ip().to_string(), address.port()),
             Some((name, address)) => (name.to_owned(), address.port()),
         };
-        let (counts, durations) = (Counts::default(), Vec::new());
-        self.rows.push(Row { service, strategy, instance, server, counts, durations });
+        self.rows.push(Row {
+            service,
+            strategy,
+            instance,
+            server,
+            is_used: false,
+            counts: Counts::default(),
+            durations: Vec::new(),
+        });
         self.rows.len() - 1
     }
 }
@@ -246,6 +266,30 @@ mod tests {
         assert_eq!(told[4], ("s00001", "10.0.0.1:1", "10.0.0.1", 1));
         assert_eq!(rows.iter().map(|r| r.counts.unhealthy).collect::<Vec<_>>(), [0, 1, 1, 0, 1, 1]);
         assert_eq!((rows[0].counts.requests, rows[0].durations.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_service_is_used_if_one_of_its_instances_is() {
+        struct Some(u16);
+        impl Services for Some {
+            fn visit(&self, see: &mut dyn FnMut(Instance<'_>)) {
+                for port in 0..4 {
+                    let requests = u64::from(port == self.0);
+                    see(Instance {
+                        service: if port < 2 { "a" } else { "b" },
+                        strategy: "random",
+                        address: SocketAddr::from(([10, 0, 0, 1], port)),
+                        hostname: "",
+                        counts: Counts { requests, ..Counts::default() },
+                        durations: None,
+                    });
+                }
+            }
+        }
+        let used = |which| read(&Some(which)).iter().map(|row| row.is_used).collect::<Vec<_>>();
+        assert_eq!(used(1), [true, true, false, false]);
+        assert_eq!(used(2), [false, false, true, true]);
+        assert_eq!(used(9), [false; 4]);
     }
 
     #[test]

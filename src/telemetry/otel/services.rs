@@ -51,6 +51,8 @@ struct Level {
     name: &'static str,
     description: &'static str,
     balancing: bool,
+    /// Whether it is told of services without traffic, too.
+    of_idle: bool,
     of: fn(&Counts) -> i64,
 }
 
@@ -59,30 +61,35 @@ const LEVELS: [Level; 5] = [
         name: "gateway.loadbalancer.instance_health",
         description: "1 if the instance is well enough to be chosen, else 0",
         balancing: true,
+        of_idle: true,
         of: |counts| i64::from(counts.unhealthy == 0),
     },
     Level {
         name: "gateway.loadbalancer.active_connections",
         description: "Requests that the instance has now, each on a connection or stream of its own",
         balancing: true,
+        of_idle: false,
         of: |counts| counts.active,
     },
     Level {
         name: "gateway.connection_pool.total_connections",
         description: "Connections that are open or being made",
         balancing: false,
+        of_idle: false,
         of: |counts| counts.open,
     },
     Level {
         name: "gateway.connection_pool.active_connections",
         description: "Connections that carry requests",
         balancing: false,
+        of_idle: false,
         of: |counts| counts.busy,
     },
     Level {
         name: "gateway.connection_pool.idle_connections",
         description: "Connections that wait for a request",
         balancing: false,
+        of_idle: false,
         of: |counts| counts.idle,
     },
 ];
@@ -106,7 +113,7 @@ pub(super) fn instruments(meter: &Meter, rows: &Rows) {
             .u64_observable_counter(counter.name)
             .with_description(counter.description)
             .with_callback(move |observer| {
-                for row in rows.load().iter() {
+                for row in rows.load().iter().filter(|row| row.is_used) {
                     let mut attributes = attributes(row, counter.balancing);
                     let own = attributes.len();
                     for (kind, value) in counter.of {
@@ -126,7 +133,8 @@ pub(super) fn instruments(meter: &Meter, rows: &Rows) {
             .i64_observable_gauge(level.name)
             .with_description(level.description)
             .with_callback(move |observer| {
-                for row in rows.load().iter() {
+                let is_told = |row: &&Row| row.is_used || level.of_idle;
+                for row in rows.load().iter().filter(is_told) {
                     observer.observe((level.of)(&row.counts), &attributes(row, level.balancing));
                 }
             })
