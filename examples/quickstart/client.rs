@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -18,10 +18,33 @@ use crate::Failure;
 /// No request takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// A whole answer.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim_end().to_owned()
+    }
+
+    /// A header's text; empty if it is missing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The name of the origin that answered, with which each begins its text.
+    pub(crate) fn origin(&self) -> String {
+        self.text().split(' ').next().unwrap_or_default().to_owned()
+    }
+}
+
 /// One connection, kept alive; a new one when the other side has closed it.
 pub(crate) struct Client {
     address: SocketAddr,
-    sender: Option<SendRequest<Empty<Bytes>>>,
+    sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
@@ -29,13 +52,38 @@ impl Client {
         Self { address, sender: None }
     }
 
-    /// Status and body of the answer to `GET path`.
-    pub(crate) async fn get(&mut self, path: &str) -> Result<(StatusCode, String), Failure> {
-        let answer = timeout(DEADLINE, self.try_get(path)).await;
-        answer.map_err(|elapsed| format!("GET {path}: {elapsed}"))?
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, Failure> {
+        self.get_with(path, &[]).await
     }
 
-    async fn try_get(&mut self, path: &str) -> Result<(StatusCode, String), Failure> {
+    pub(crate) async fn get_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, Failure> {
+        self.send(Method::GET, path, headers, "").await
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, Failure> {
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(http::header::HOST, self.address.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::from(body.to_owned()))?;
+        let answer = timeout(DEADLINE, self.try_send(request)).await;
+        answer.map_err(|elapsed| format!("{method} {path}: {elapsed}"))?
+    }
+
+    async fn try_send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let sender = match &mut self.sender {
             Some(sender) if !sender.is_closed() => sender,
             _ => {
@@ -46,12 +94,9 @@ impl Client {
             }
         };
         sender.ready().await?;
-        let request = Request::get(path)
-            .header(http::header::HOST, self.address.to_string())
-            .body(Empty::new())?;
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok((head.status, String::from_utf8_lossy(&body).into_owned()))
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 
@@ -77,8 +122,10 @@ impl Traffic {
             while !*stopped.borrow() {
                 tally.requests += 1;
                 match client.get("/traffic").await {
-                    Ok((StatusCode::OK, _)) => {}
-                    Ok((status, body)) => tally.failures.push(format!("{status}: {body}")),
+                    Ok(Answer { status: StatusCode::OK, .. }) => {}
+                    Ok(answer) => {
+                        tally.failures.push(format!("{}: {}", answer.status, answer.text()));
+                    }
                     Err(error) => tally.failures.push(error.to_string()),
                 }
             }

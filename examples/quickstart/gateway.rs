@@ -6,51 +6,44 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-/// Where the file says that the gateway listens, and its instances.
-const PLACES: [&str; 3] = ["port: 10000", "127.0.0.1:8081", "127.0.0.1:8082"];
-/// The line of the only instance of `web`.
-const RED: &str = "  - { id: red, url: \"http://127.0.0.1:8081\" }\n";
-/// Where routes begin.
-const ROUTES: &str = "\nroutes:\n";
+/// What differs from run to run, and how patient the proxy is with an instance that is not well.
+const PLACES: [&str; 4] = ["port: 10000", "127.0.0.1:8081", "127.0.0.1:8082", "interval: 30s"];
 
 /// The gateway file, in a folder of its own.
 pub(crate) struct Gateway {
     folder: TempDir,
-    red: SocketAddr,
-    blue: SocketAddr,
-}
-
-/// What differs from `examples/gateway.yaml`.
-#[derive(Default)]
-pub(crate) struct Edit<'a> {
-    /// A route before the others.
-    pub(crate) route: &'a str,
-    /// The instances of `web` instead of red alone.
-    pub(crate) instances: &'a str,
+    here: [String; 4],
 }
 
 impl Gateway {
     pub(crate) fn new(red: SocketAddr, blue: SocketAddr) -> io::Result<Self> {
-        Ok(Self { folder: TempDir::new()?, red, blue })
+        let here = ["port: 0".into(), red.to_string(), blue.to_string(), "interval: 100ms".into()];
+        Ok(Self { folder: TempDir::new()?, here })
     }
 
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("gateway.yaml")
     }
 
+    /// Writes a file beside it.
+    pub(crate) fn beside(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let file = self.folder.path().join(name);
+        std::fs::write(&file, text)?;
+        Ok(file)
+    }
+
     /// Writes the file whole, with the addresses of this run.
-    pub(crate) fn write(&self, edit: &Edit<'_>) -> io::Result<()> {
-        let instances = if edit.instances.is_empty() { RED } else { edit.instances };
-        let mut text = include_str!("../gateway.yaml")
-            .replace(ROUTES, &format!("{ROUTES}{}", edit.route))
-            .replace(RED, instances);
-        let here = ["port: 0".to_owned(), self.red.to_string(), self.blue.to_string()];
-        for (place, here) in PLACES.iter().zip(here) {
-            text = text.replace(place, &here);
+    pub(crate) fn write(&self) -> io::Result<()> {
+        self.edit("", "")
+    }
+
+    /// The same, with the first place of a text taken by another.
+    pub(crate) fn edit(&self, old: &str, new: &str) -> io::Result<()> {
+        let mut text = include_str!("../gateway.yaml").replacen(old, new, 1);
+        for (place, here) in PLACES.iter().zip(&self.here) {
+            text = text.replace(place, here);
         }
-        let aside = self.folder.path().join("aside");
-        std::fs::write(&aside, text)?;
-        std::fs::rename(aside, self.file())
+        std::fs::rename(self.beside("aside", &text)?, self.file())
     }
 }
 

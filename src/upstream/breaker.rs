@@ -208,6 +208,15 @@ impl Breakers {
         self.limits[priority as usize]
     }
 
+    /// Whether so few connections are allowed that those made under `before` may be too many.
+    pub(super) fn allow_fewer_connections(&self, before: &Self) -> bool {
+        self.limits.iter().zip(&before.limits).any(|(now, before)| {
+            now.max_connections < before.max_connections
+                || now.max_connections_per_host < before.max_connections_per_host
+                || now.max_connection_pools < before.max_connection_pools
+        })
+    }
+
     /// Units of `resource` in use now.
     pub fn in_use(&self, priority: RoutingPriority, resource: Resource) -> u32 {
         self.usage.used[priority as usize][resource as usize].units.load(Ordering::Relaxed)

@@ -154,6 +154,8 @@ pub struct Host {
     health: AtomicU8,
     checked: AtomicU8,
     ejected: AtomicBool,
+    /// How often its endpoint said something else than before.
+    revision: AtomicU32,
     /// When it last began to be healthy, in nanoseconds since the first host of the process.
     up_since: AtomicU64,
     hostname: Arc<str>,
@@ -179,6 +181,7 @@ impl Host {
             checked: AtomicU8::new(Health::Healthy as u8),
             up_since: AtomicU64::new(since_first(Instant::now())),
             ejected: AtomicBool::new(false),
+            revision: AtomicU32::new(0),
             monitor: OnceLock::new(),
             traffic: OnceLock::new(),
             told: RwLock::default(),
@@ -321,8 +324,13 @@ impl Host {
         self.told.read().metadata.clone()
     }
 
-    /// Takes over what an update says; true if something differs.
-    pub(super) fn update(&self, weight: u32, health: HealthStatus, told: &Told) -> bool {
+    /// Grows with each update that says something else.
+    pub(super) fn revision(&self) -> u32 {
+        self.revision.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what an update says.
+    pub(super) fn update(&self, weight: u32, health: HealthStatus, told: &Told) {
         let weight = weight.max(1);
         let mut changed = self.weight.swap(weight, Ordering::Relaxed) != weight;
         changed |= self.health.swap(health as u8, Ordering::Relaxed) != health as u8;
@@ -331,7 +339,9 @@ impl Host {
             current.clone_from(told);
             changed = true;
         }
-        changed
+        if changed {
+            self.revision.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

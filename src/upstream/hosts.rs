@@ -155,6 +155,9 @@ pub struct HostSet {
     pub priorities: Box<[PriorityHosts]>,
     /// How load is spread over them.
     pub policy: EndpointPolicy,
+    /// The sum of the hosts' revisions that it was made of. A host that another version of the cluster was told
+    /// of first is the same host, but not the one that this set was sorted by.
+    revisions: u64,
     /// Where requests are hashed to, if the cluster's policy does that.
     hash_tables: HashTables,
     /// Parts of it that routes may want.
@@ -182,6 +185,7 @@ impl HostSet {
     /// The same hosts for a cluster of another policy.
     pub(super) fn with_policy(&self, config: &LbConfig) -> Self {
         let mut set = Self::of(self.priorities.clone(), self.policy);
+        set.revisions = self.revisions;
         set.prepare(config);
         set
     }
@@ -195,7 +199,9 @@ impl HostSet {
 
     /// Hosts that nothing was made for yet.
     pub(super) fn of(priorities: Box<[PriorityHosts]>, policy: EndpointPolicy) -> Self {
-        Self { priorities, policy, ..Self::default() }
+        let hosts = priorities.iter().flat_map(|p| p.hosts.iter());
+        let revisions = hosts.map(|host| u64::from(host.revision())).sum();
+        Self { priorities, policy, revisions, ..Self::default() }
     }
 
     /// The host with this address.
@@ -256,7 +262,7 @@ impl HostSet {
                 }
                 hosts.push(match known.remove(&(address, &*endpoint.hostname)) {
                     Some(host) => {
-                        changed |= host.update(endpoint.weight, endpoint.health, &endpoint.told);
+                        host.update(endpoint.weight, endpoint.health, &endpoint.told);
                         Arc::clone(host)
                     }
                     None => {
@@ -288,7 +294,9 @@ impl HostSet {
             new.localities != old.localities
                 || new.hosts.iter().zip(&old.hosts).any(|(new, old)| !Arc::ptr_eq(new, old))
         });
-        (Self::of(priorities, endpoints.policy), changed)
+        let set = Self::of(priorities, endpoints.policy);
+        changed |= set.revisions != previous.revisions;
+        (set, changed)
     }
 }
 
@@ -350,6 +358,26 @@ pub(super) mod tests {
         assert!(HostSet::build(&Endpoints::default(), &first, Health::Healthy).1);
     }
 
+    /// A cluster that takes the place of another has its hosts. Both are told of a change, one after the other.
+    #[test]
+    fn what_one_version_of_a_cluster_was_told_is_new_to_the_other() {
+        let before = endpoints(&[(0, HealthStatus::Unknown, 1), (0, HealthStatus::Unknown, 1)]);
+        let (old, _) = HostSet::build(&before, &HostSet::default(), Health::Healthy);
+        let new = old.with_policy(&LbConfig::default());
+        for changed in [
+            [(0, HealthStatus::Draining, 1), (0, HealthStatus::Unknown, 1)],
+            [(0, HealthStatus::Draining, 1), (0, HealthStatus::Unknown, 5)],
+        ] {
+            let told = endpoints(&changed);
+            for previous in [&old, &new] {
+                let (set, is_new) = HostSet::build(&told, previous, Health::Healthy);
+                assert!(is_new);
+                assert_eq!(set.priorities[0].healthy.len(), 1);
+                assert!(!HostSet::build(&told, &set, Health::Healthy).1);
+            }
+        }
+    }
+
     #[test]
     fn an_address_that_comes_twice_counts_once() {
         let mut twice = endpoints(&[(0, HealthStatus::Unknown, 1)]);
@@ -368,6 +396,6 @@ pub(super) mod tests {
             size_of::<HostSet>() + size_of::<PriorityHosts>() + size_of::<LocalityHosts>(),
             size_of::<Host>(),
         ];
-        assert!(sizes.iter().sum::<usize>() < 2_220, "{sizes:?}");
+        assert!(sizes.iter().sum::<usize>() < 2_240, "{sizes:?}");
     }
 }

@@ -164,9 +164,11 @@ impl LocalCluster {
         Self::with_pools(cluster, pools)
     }
 
-    /// The successor for `cluster`, with the connections of `replaced` if they fit.
+    /// The successor for `cluster`, with the connections of `replaced` if they fit and cannot be too
+    /// many.
     fn succeed(replaced: &Self, cluster: &Arc<Cluster>) -> Self {
-        match replaced.pools.fit(cluster) {
+        let fewer = cluster.breakers.allow_fewer_connections(&replaced.cluster.breakers);
+        match replaced.pools.fit(cluster) && !fewer {
             true => Self::with_pools(cluster, Arc::clone(&replaced.pools)),
             false => Self::new(cluster),
         }

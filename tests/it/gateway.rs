@@ -4,7 +4,7 @@
 //! ```text
 //! case weights are honoured                 one management server and one proxy a case
 //! key services[].instances[].weight         the keys that it is about; every key is in one
-//! | services: [...]                         the file. $a, $b, $c are origins, as URLs
+//! | services: [...]                         the file. $a to $e are origins, as URLs
 //! origin a 503 | cache-control: no-store    what an origin answers from now on, also before the start
 //! > x4 GET / | x-session-id: me             requests, one after the other, each on its own connection
 //! = 200 | cache-status: *hit* | !vary       of the last one: status, headers by pattern, headers without
@@ -15,6 +15,7 @@
 //! route to it, and a file without listeners gets one.
 
 mod changes;
+mod distribution;
 mod format;
 mod metrics;
 mod story;

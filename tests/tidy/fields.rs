@@ -29,6 +29,11 @@ const ROOTS: [&str; 6] = [
 /// or the beginning of its full name; the file or folder; and why.
 const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     (
+        "envoy.config.cluster.v3.Cluster.ignore_health_on_host_removal",
+        "src/upstream/compile/mod.rs",
+        "a host that is removed is gone at once, said or not",
+    ),
+    (
         "envoy.config.accesslog.v3.AccessLog.name",
         "src/",
         "a name is for people: the type says what it is",

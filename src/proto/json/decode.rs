@@ -81,6 +81,9 @@ fn fields(message: &DynamicMessage, depth: usize) -> Map<String, Json> {
 }
 
 fn render_any(any: &Any, depth: usize) -> Json {
+    if any.type_url.is_empty() && any.value.is_empty() {
+        return json!({});
+    }
     let name = type_name(&any.type_url);
     let inner = depth.checked_sub(1).and_then(|depth| {
         let message = descriptors().get_message_by_name(name)?;

@@ -22,6 +22,9 @@ const QUOTED_CHARS: usize = 60;
 /// How bytes are written in JSON.
 const BASE64: &str = "base64";
 
+/// The `Any` that means something with nothing in it: options that only switch a filter on.
+const MAY_BE_BARE: &str = "envoy.config.route.v3.FilterConfig.config";
+
 /// What a walk over JSON has found so far.
 #[derive(Default)]
 pub(in super::super) struct Encoder {
@@ -186,7 +189,11 @@ impl Encoder {
     ) -> Vec<u8> {
         let kind = field.kind();
         if let Kind::Message(message) = &kind {
-            let bytes = self.message(message, value, path, depth);
+            let is_bare = value.as_object().is_some_and(Map::is_empty);
+            let bytes = match is_bare && field.full_name() == MAY_BE_BARE {
+                true => Vec::new(),
+                false => self.message(message, value, path, depth),
+            };
             let mut out = Vec::with_capacity(bytes.len() + 4);
             length_delimited(field, &bytes, &mut out);
             return out;

@@ -10,6 +10,7 @@ use crate::proto::audit::audit;
 use crate::proto::envoy::config::bootstrap::v3::Bootstrap;
 use crate::proto::envoy::config::cluster::v3::Cluster;
 use crate::proto::envoy::config::core::v3::{DataSource, Node};
+use crate::proto::envoy::config::route::v3::FilterConfig;
 use crate::proto::envoy::extensions::filters::http::router::v3::Router;
 
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
@@ -90,6 +91,14 @@ fn an_any_is_read_by_its_type() {
 }
 
 #[test]
+fn options_that_only_switch_a_filter_on_are_an_empty_object() {
+    let message = from_json::<FilterConfig>(json!({"config": {}})).unwrap().message;
+    assert_eq!(message.config, Some(prost_types::Any::default()));
+    let shown = to_json("envoy.config.route.v3.FilterConfig", &message.encode_to_vec()).unwrap();
+    assert_eq!(shown, json!({"config": {}}));
+}
+
+#[test]
 fn an_any_of_an_undeclared_type_becomes_a_typed_struct() {
     let value = policy(json!({"@type": "type.googleapis.com/acme.Policy", "a": {"b": [1]}}));
     let Decoded { message, ignored } = from_json::<Cluster>(value).unwrap();
@@ -134,6 +143,11 @@ fn a_fault_names_the_place_what_was_expected_and_what_was_found() {
         ),
         (
             policy(json!({"a": 1})),
+            "load_balancing_policy.policies[0].typed_extension_config.typed_config: \
+             expected an object with its type URL in \"@type\"",
+        ),
+        (
+            policy(json!({})),
             "load_balancing_policy.policies[0].typed_extension_config.typed_config: \
              expected an object with its type URL in \"@type\"",
         ),

@@ -88,6 +88,7 @@ impl Cluster {
             common_lb_config,
             alt_stat_name,
             common_http_protocol_options,
+            ignore_health_on_host_removal: _,
             load_assignment,
             lb_config,
             lb_subset_config,

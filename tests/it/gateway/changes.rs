@@ -121,6 +121,38 @@ async fn instances_come_drain_and_go_without_a_request_lost() {
     assert_eq!(world.proxy().stat("cluster.s.membership_total").await, 2);
 }
 
+/// Most of a service drains before it is replaced. That is no reason for a panic.
+#[tokio::test]
+async fn however_many_drain_they_get_nothing_new() {
+    for strategy in ["round_robin", "least_request", "ring_hash"] {
+        let mut world = World::new().await;
+        world.write(&format!(
+            "services: [{{name: s, strategy: {strategy}, instances: [{{id: a, url: $a}}, {{id: b, url: $b}}, {{id: c, url: $c}}]}}]
+routes: [{{service: s}}]\n"
+        ));
+        world.start().await.unwrap();
+        let address = world.proxy().listener("in").await;
+        for drained in ["a", "b"] {
+            world.api("POST", &format!("/v1/services/s/instances/{drained}/drain"), "").await;
+        }
+        eventually("the last takes all", async || {
+            for _ in 0..20 {
+                if get(address, "/").await.text() != "c" {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+        assert_eq!(world.proxy().stat("cluster.s.lb_healthy_panic").await, 0, "{strategy}");
+        world.api("POST", "/v1/services/s/instances/c/drain", "").await;
+        let status = async || get(address, "/").await.status;
+        eventually("there is nobody", async || (status().await == 503).then_some(())).await;
+        world.api("DELETE", "/v1/services/s/instances/a/drain", "").await;
+        until_answered_by(address, &["a"]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_bad_edit_changes_nothing_and_a_good_one_what_it_says() {
     let (world, address, traffic) = started().await;
@@ -149,4 +181,38 @@ async fn a_bad_edit_changes_nothing_and_a_good_one_what_it_says() {
     })
     .await;
     traffic.end().await;
+}
+
+#[tokio::test]
+async fn a_lower_limit_holds_for_connections_that_are_there_already() {
+    let limited = |most: u32| {
+        format!("$one\nconnection_pool: {{max_connections: {most}, max_idle_connections: 100}}\n")
+    };
+    let mut world = World::new().await;
+    world.write(&limited(100));
+    world.start().await.unwrap();
+    let address = world.proxy().new_listener("in").await;
+    let origin = world.origin("a");
+    origin.script(Script::held());
+    let ask = || (0..6).map(|_| tokio::spawn(async move { get(address, "/").await.status }));
+    let first: Vec<_> = ask().collect();
+    origin.until_active(6).await;
+    origin.release();
+    for status in first {
+        assert_eq!(status.await.unwrap(), 200);
+    }
+    assert_eq!(origin.open_connections(), 6, "they are kept");
+
+    world.write(&limited(2));
+    eventually("they are closed", async || (origin.open_connections() == 0).then_some(())).await;
+    let second: Vec<_> = ask().collect();
+    world.proxy().until_stat("cluster.s.upstream_rq_pending_active", 4).await;
+    origin.until_active(2).await;
+    assert_eq!(origin.open_connections(), 2);
+    origin.script(Script::default());
+    origin.release();
+    for status in second {
+        assert_eq!(status.await.unwrap(), 200);
+    }
+    assert_eq!(origin.connections(), 6 + 2);
 }

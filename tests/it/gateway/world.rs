@@ -1,4 +1,4 @@
-//! A gateway file, the management server that translates it, the proxy it is for, and three origins.
+//! A gateway file, the management server that translates it, the proxy it is for, and its origins.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::harness::{Origin, Proxy, ProxyBuilder, request};
 
 const TOKEN: &str = "s3cret";
 
-pub(super) const ORIGINS: [&str; 3] = ["a", "b", "c"];
+pub(super) const ORIGINS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 pub(super) struct World {
     pub(super) origins: Vec<Option<Origin>>,
@@ -98,8 +98,12 @@ impl World {
         std::fs::rename(aside, self.files.path().join("gateway.yaml")).unwrap();
     }
 
-    /// Starts the server and a proxy of one worker, in zone `near`.
+    /// Starts the server and a proxy of one worker, whose turns can be counted, in zone `near`.
     pub(super) async fn start(&mut self) -> Result<(), String> {
+        self.start_with_workers("1").await
+    }
+
+    pub(super) async fn start_with_workers(&mut self, workers: &str) -> Result<(), String> {
         let file = self.files.path().join("gateway.yaml");
         let token = self.files.path().join("token");
         std::fs::write(&token, TOKEN).unwrap();
@@ -122,7 +126,7 @@ impl World {
             clusters.push(proxies);
         }
         let local = json!({ "cluster_manager": { "local_cluster_name": "proxies" } });
-        let args = ["--concurrency", "1", "--service-zone", "near"];
+        let args = ["--concurrency", workers, "--service-zone", "near"];
         let proxy = ProxyBuilder::new(with(bootstrap, local)).args(args).ready().await;
         self.running = Some((server, proxy));
         Ok(())

@@ -53,7 +53,7 @@ fn the_least_file_has_a_listener_and_no_routes() {
 fn the_whole_of_the_defaults_is_good() {
     let text = file(
         "services: [{name: s, instances: [{url: 'http://127.0.0.1:1'}]}]
-routes: [{prefix: /, service: s}]
+routes: [{path: /on, service: s, cache: {}, compression: {}}, {prefix: /, service: s}]
 load_balancer: {}
 cache:
 connection_pool: {}

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::process::Output;
 
+use nuncio::proto::envoy::config::cluster::v3::Cluster;
 use nuncio::proto::envoy::config::core::v3::HealthStatus;
 use nuncio::proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use prost::Message;
@@ -47,6 +48,15 @@ async fn endpoints_of(talk: &mut Delta) -> Vec<(u32, u32, bool)> {
     .collect()
 }
 
+/// `healthy_panic_threshold` of the cluster in the next response.
+async fn panics_below(talk: &mut Delta) -> Option<f64> {
+    let response = talk.take(CLUSTER).await;
+    let any = response.resources[0].resource.as_ref().unwrap();
+    let cluster = Cluster::decode(&*any.value).unwrap();
+    let threshold = cluster.common_lb_config.unwrap().healthy_panic_threshold;
+    threshold.map(|percent| percent.value)
+}
+
 fn port(endpoint: &nuncio::proto::envoy::config::endpoint::v3::LbEndpoint) -> u32 {
     use nuncio::proto::envoy::config::core::v3::{address::Address, socket_address::PortSpecifier};
     use nuncio::proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
@@ -81,8 +91,11 @@ async fn each_change_reaches_proxies_as_endpoints_of_its_service() {
 
     let (status, one) = call(&server, &format!("POST {instances}/one/drain"), Value::Null).await;
     assert_eq!((status, &one["draining"]), (200, &json!(true)));
+    // One of three that is not to be chosen is no third of a panic.
+    assert_eq!(panics_below(&mut talk).await, Some(50.0 * 2.0 / 3.0));
     assert_eq!(endpoints_of(&mut talk).await, [(1, 7, true), (2, 1, false), (4, 2, false)]);
     call(&server, &format!("DELETE {instances}/one/drain"), Value::Null).await;
+    assert_eq!(panics_below(&mut talk).await, None);
     assert_eq!(endpoints_of(&mut talk).await, [(1, 7, false), (2, 1, false), (4, 2, false)]);
 
     for (name, left) in [("two", 2), ("three", 1)] {

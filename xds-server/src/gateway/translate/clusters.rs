@@ -10,6 +10,9 @@ use crate::types::ResourceType;
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const POOL: &str = "nuncio.extensions.upstreams.http.v1.ConnectionPool";
 
+/// `healthy_panic_threshold` where nothing says another.
+const PANICS_BELOW: f64 = 50.0;
+
 impl Context<'_> {
     pub(super) fn cluster(&self, index: usize, service: &Service, reader: &mut Reader<'_>) -> Made {
         let at = format!("services[{index}]");
@@ -37,12 +40,14 @@ impl Context<'_> {
             set("metadata", json!({ "filter_metadata": named }));
             from.push(("metadata".to_owned(), format!("{at}.strategy")));
         }
-        if let Some(common) = common(strategy) {
+        if let Some(common) = common(strategy, self.panics_below(service, strategy)) {
             set("common_lb_config", common);
         }
         let check = &self.balancer.health_check;
         if self.balancer.enabled && check.enabled {
             set("health_checks", json!([health_check(check)]));
+            // Envoy would go on with an instance that is removed as long as it is well.
+            set("ignore_health_on_host_removal", json!(true));
             from.push(("health_checks".to_owned(), "load_balancer.health_check".to_owned()));
         }
         if let Some(pool) = &self.gateway.connection_pool {
@@ -57,6 +62,19 @@ impl Context<'_> {
         }
         let (ty, value) = (ResourceType::Cluster, Value::Object(cluster));
         Made { ty, name: service.name.clone(), value, from }
+    }
+
+    /// Of how many percent of instances that are well a panic begins, if not of 50. Instances that drain count
+    /// as those that are not well, but get nothing until those that do not drain are in a panic.
+    fn panics_below(&self, service: &Service, strategy: Option<Strategy>) -> Option<f64> {
+        if strategy == Some(Strategy::HealthBased) {
+            return Some(0.0);
+        }
+        let drains = |name| self.draining.contains(&(service.name.clone(), name));
+        let draining = service.instances.iter().filter(|i| drains(i.name())).count();
+        let serving = service.instances.len() - draining;
+        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        (draining > 0).then(|| PANICS_BELOW * count(serving) / count(serving + draining))
     }
 
     /// The fields that say how connections are made and kept.
@@ -143,15 +161,14 @@ fn policy(strategy: Option<Strategy>) -> &'static str {
     }
 }
 
-fn common(strategy: Option<Strategy>) -> Option<Value> {
-    let never_unwell = strategy == Some(Strategy::HealthBased);
+fn common(strategy: Option<Strategy>, panics_below: Option<f64>) -> Option<Value> {
     let hashes = matches!(strategy, Some(Strategy::RingHash | Strategy::Maglev));
     let common = object([
-        ("healthy_panic_threshold", never_unwell.then(|| json!({ "value": 0 }))),
+        ("healthy_panic_threshold", panics_below.map(|value| json!({ "value": value }))),
         // Small services shall prefer their zone, too; without zones it does nothing.
         ("zone_aware_lb_config", (!hashes).then(|| json!({ "min_cluster_size": 1 }))),
     ]);
-    (!hashes).then_some(common)
+    (!hashes || panics_below.is_some()).then_some(common)
 }
 
 fn health_check(check: &HealthCheck) -> Value {
