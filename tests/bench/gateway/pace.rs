@@ -1,5 +1,6 @@
 //! Load at a pace: requests are due at their moments, whether the ones before are answered or not.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +9,9 @@ use crate::Failure;
 use crate::client::{Client, PATIENCE};
 use crate::load::{Load, Tally};
 use crate::mix::Mix;
+
+/// Answers come about in the order of the requests: so many of the oldest are looked for at a time.
+const LOOKS: usize = 8;
 
 impl Load {
     /// So many requests a second until a time is over. Latency counts from the moment at which a request was
@@ -20,7 +24,7 @@ impl Load {
         let mut tally = Tally::default();
         let mut idle: Vec<Client> =
             (0..self.clients).map(|_| Client::eager(self.address)).collect();
-        let mut busy: Vec<(Client, Instant)> = Vec::new();
+        let mut busy: VecDeque<(Client, Instant)> = VecDeque::new();
         let interval = Duration::from_secs_f64(1.0 / per_second);
         let start = Instant::now();
         let end = start + time;
@@ -30,16 +34,16 @@ impl Load {
             while due < end && due <= Instant::now() {
                 let Some(mut client) = idle.pop() else { break };
                 client.send(request())?;
-                busy.push((client, due));
+                busy.push_back((client, due));
                 due += interval;
                 is_quiet = false;
             }
             let mut at = 0;
-            while let Some((client, since)) = busy.get_mut(at) {
+            while let Some((client, since)) = busy.get_mut(at).filter(|_| at < LOOKS) {
                 match client.receive().transpose() {
                     Some(answer) => {
                         tally.note(answer, *since);
-                        idle.push(busy.swap_remove(at).0);
+                        idle.extend(busy.remove(at).map(|(client, _)| client));
                         is_quiet = false;
                     }
                     None => at += 1,
