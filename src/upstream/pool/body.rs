@@ -8,8 +8,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::counted::ActiveRequest;
 use super::http2::StreamSlot;
-use super::request::ActiveRequest;
 use crate::exchange::{Body, BodyError};
 
 struct UpstreamBody {

@@ -13,6 +13,7 @@
 mod body;
 mod broken;
 mod connect;
+mod counted;
 mod error;
 mod http1;
 mod http2;
@@ -33,10 +34,10 @@ use foldhash::fast::RandomState;
 use http::header::ACCEPT_ENCODING;
 use parking_lot::Mutex;
 
+use self::counted::{ActiveRequest, Kind};
 pub use self::error::{RequestBodyError, UpstreamError};
 use self::http1::Http1Pool;
 use self::http2::Http2Pool;
-use self::request::{ActiveRequest, Kind};
 pub use self::settings::{
     ConnectionSettings, Http1Settings, Http2Settings, Keepalive, TcpKeepalive, UpstreamProtocol,
 };

@@ -15,7 +15,7 @@ use super::upload::Upload;
 use crate::exchange::{Body, BodyError, ResponseHead};
 use crate::http1::{BodyReader, Framing};
 use crate::upstream::pool::HostPool;
-use crate::upstream::pool::request::ActiveRequest;
+use crate::upstream::pool::counted::ActiveRequest;
 
 /// An exchange whose response has begun.
 pub(super) struct Response<'a> {
