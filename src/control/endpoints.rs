@@ -47,6 +47,7 @@ impl Kind for Assignments {
         let want = want(source, &name);
         let value = Arc::new(value);
         state.give(&want, &value);
+        state.count_update(&want, &value);
         state.hold(&want, value.stale_after, now);
         let held = Held {
             raw,
@@ -111,6 +112,20 @@ impl State {
         let versions = self.followers(want).flat_map(|r| [&r.active, &r.warming]).flatten();
         for held in versions.filter(|held| held.wants.contains(want)) {
             held.value.set_endpoints(endpoints);
+        }
+    }
+
+    /// Counts that endpoints came, once for each cluster: its versions share what is counted.
+    fn count_update(&self, want: &Want, endpoints: &Endpoints) {
+        let is_empty = endpoints.localities.iter().all(|locality| locality.endpoints.is_empty());
+        for record in self.followers(want) {
+            let Some(held) = record.active.as_ref().or(record.warming.as_ref()) else { continue };
+            let stats = &held.value.stats;
+            stats.update_attempt.inc();
+            stats.update_success.inc();
+            if is_empty {
+                stats.update_empty.inc();
+            }
         }
     }
 

@@ -173,6 +173,7 @@ async fn resources_live_as_long_as_they_are_told() {
     world.stream.respond(response.clone()).await;
     ack_of(&mut world.stream, Kind::Endpoints, "2").await;
     let before = world.proxy.stat("cluster.one.update_success").await;
+    assert!(before >= 1, "endpoints came");
     for beat in 0..4 {
         pace(std::time::Duration::from_millis(300)).await;
         let mut heartbeat = response.clone();
