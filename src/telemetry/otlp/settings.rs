@@ -99,11 +99,15 @@ impl Settings {
         }
         let protocol = variables.parsed(variables.of_exporter("PROTOCOL"), protocol)?;
         let protocol = protocol.unwrap_or(Protocol::HttpProtobuf);
+        let parse = match protocol {
+            Protocol::Grpc => origin,
+            Protocol::HttpProtobuf => url,
+        };
         let of_metrics = variables.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT");
         let of_all = variables.get("OTEL_EXPORTER_OTLP_ENDPOINT");
-        let endpoint = match variables.parsed(of_metrics, endpoint)? {
+        let endpoint = match variables.parsed(of_metrics, parse)? {
             Some(endpoint) => endpoint,
-            None => match (variables.parsed(of_all, endpoint)?, protocol) {
+            None => match (variables.parsed(of_all, parse)?, protocol) {
                 (Some(endpoint), Protocol::Grpc) => endpoint,
                 (Some(endpoint), Protocol::HttpProtobuf) => of_signal(&endpoint),
                 (None, Protocol::Grpc) => Uri::from_static("http://localhost:4317"),
@@ -188,7 +192,16 @@ fn protocol(value: &str) -> Result<Protocol, String> {
     }
 }
 
-fn endpoint(value: &str) -> Result<Uri, String> {
+/// A URL without a path: methods have their own.
+fn origin(value: &str) -> Result<Uri, String> {
+    let url = url(value)?;
+    match url.path_and_query().map_or("/", PathAndQuery::as_str) {
+        "/" => Ok(url),
+        path => Err(format!("over gRPC there is no path, and {path:?} is one")),
+    }
+}
+
+fn url(value: &str) -> Result<Uri, String> {
     let uri: Uri = value.parse().map_err(|error| format!("is not a URL: {error}"))?;
     match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP => Ok(uri),
@@ -360,6 +373,9 @@ mod tests {
                 "only explicit_bucket_histogram",
             ),
         ];
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        let error = read(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1/v1")]).unwrap_err();
+        assert!(error.to_string().contains("over gRPC there is no path"), "{error}");
         for (name, value, fault) in cases {
             let mut variables = vec![(name, value)];
             if name != "OTEL_METRICS_EXPORTER" {
