@@ -92,12 +92,12 @@ impl ConfigStats {
     }
 }
 
-/// Attribute sets an instrument may have: more than there will be clusters. The kit's own limit of
-/// 2,000 would fold the rest into one.
-const MOST_ATTRIBUTE_SETS: usize = 1_000_000;
+/// Attribute sets an instrument may have: more than there will be clusters with traffic. The kit's own
+/// limit of 2,000 would fold the rest into one, and it sets memory aside for all that there may be.
+const MOST_ATTRIBUTE_SETS: usize = 50_000;
 
 /// The instruments and the way to read them. They are made when they are first read, since the kit
-/// sets 16 MB aside for them, and a process that is watched another way should not pay for that.
+/// sets some megabytes aside for them, and a process that is watched another way should not pay for that.
 pub struct Otel {
     telemetry: Telemetry,
     services: Box<dyn Services>,

@@ -96,6 +96,19 @@ routes: [{prefix: /t, service: t, retries: {attempts: 2, when: [5xx]}}, {service
 }
 
 #[tokio::test]
+async fn being_watched_takes_little_memory() {
+    let world = started("$one").await;
+    let address = world.proxy().listener(LISTENER).await;
+    assert_eq!(get(address, "/").await.status, 200);
+    let before = world.proxy().process.rss();
+    for _ in 0..3 {
+        let _scrape = Scrape::of(world.proxy()).await;
+    }
+    let grown = world.proxy().process.rss().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more for being scraped");
+}
+
+#[tokio::test]
 async fn connections_are_what_origins_hold() {
     let world = started("$one\nconnection_pool: {}").await;
     let origin = world.origin("a");
