@@ -21,7 +21,7 @@
 //! | [`cache`] | stored responses: what may be kept, for how long, and where; no transport inside |
 //! | [`upstream`] | clusters: hosts, balancing, circuit breakers, connection pools; knows no route |
 //! | [`xds`] | the protocol of discovery, both variants; knows type URLs and not their meaning |
-//! | [`telemetry`] | metrics, access logs |
+//! | [`telemetry`] | metrics, read by scrapers or pushed; access logs |
 //! | [`http1`] | messages of HTTP/1.1, for both sides: heads, chunks, bodies; knows no socket |
 //! | [`exchange`] | one request and its answer: heads, bodies, local replies, what is known of it |
 //! | [`net`] | addresses, streams, socket options |
@@ -88,6 +88,8 @@
 //!
 //! **A number** is a cell, bound to its names when the resource it belongs to is compiled. The path
 //! of a request does one relaxed add; whoever asks for metrics pays for names and text.
+//! What is counted on hosts is read through [`telemetry::services::Services`], since `telemetry` knows no
+//! cluster.
 //!
 //! # Architecture invariants
 //!

@@ -109,7 +109,7 @@ fn version_index(version: Version) -> usize {
 /// How long the exchanges of one owner took.
 #[derive(Default)]
 pub struct Durations {
-    by_kind: [[Chain; VERSIONS.len()]; KnownMethod::COUNT],
+    by_kind: [[Chain; VERSIONS.len()]; KnownMethod::ALL.len()],
 }
 
 /// Exchanges of one kind, for readers.
@@ -143,13 +143,7 @@ impl Durations {
 
     /// Every kind of exchange there was.
     pub fn visit(&self, mut see: impl FnMut(Reading)) {
-        const METHODS: [KnownMethod; KnownMethod::COUNT] = {
-            use KnownMethod::{
-                Connect, Delete, Get, Head, Options, Other, Patch, Post, Put, Trace,
-            };
-            [Get, Head, Post, Put, Delete, Connect, Options, Trace, Patch, Other]
-        };
-        for (method, versions) in METHODS.iter().zip(&self.by_kind) {
+        for (method, versions) in KnownMethod::ALL.iter().zip(&self.by_kind) {
             for (version, chain) in VERSIONS.iter().zip(versions) {
                 let mut node = chain.get();
                 while let Some(this) = node {
